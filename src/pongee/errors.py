@@ -1,0 +1,126 @@
+"""Every exception Pongee raises, by who has to act. ◇
+
+    PongeeError
+    ├── ConfigurationError    you, before the program starts; the message shows the cure
+    ├── UsageError            you, at the call that was wrong
+    ├── MessageError          the peer: one message cannot be used, the session lives on
+    ├── Refused               the peer: this handshake may not proceed
+    ├── InvalidToken          the peer: the token proves nothing
+    └── SessionClosed         nobody: the peer is gone, and `cause` says why
+
+This module knows no framework and no event loop: values in, values out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pongee.codes import CloseCause, CloseCode
+
+__all__ = [
+    "ConfigurationError",
+    "InvalidToken",
+    "MessageError",
+    "PongeeError",
+    "Refused",
+    "SessionClosed",
+    "UsageError",
+]
+
+
+class PongeeError(Exception):
+    """The base of every exception Pongee raises on purpose."""
+
+
+class ConfigurationError(PongeeError):
+    """A declaration or setting that cannot work. Raised at start-up, never later."""
+
+
+class UsageError(PongeeError, RuntimeError):
+    """A call that is wrong whatever the peer does, such as two iterators on one session."""
+
+
+class MessageError(PongeeError):
+    """One inbound message that cannot be used. The session answers it and lives on.
+
+    Args:
+        code: what is wrong, for programs: ``invalid_json``, ``invalid_message``,
+            ``text_expected``, ``binary_expected``.
+        errors: the details, each a mapping with ``type``, ``loc`` and ``msg``.
+    """
+
+    def __init__(self, code: str, errors: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(code, errors)
+        self.code = code
+        self.errors = [dict(error) for error in errors]
+
+    def __str__(self) -> str:
+        """Say what is wrong without repeating what the peer sent."""
+        return f"{self.code}: " + "; ".join(str(error.get("msg", "")) for error in self.errors)
+
+
+class Refused(PongeeError):
+    """Raise it in an auth policy or a dependency: this handshake may not proceed.
+
+    One declaration, two deliveries: before accept as an HTTP response with `status` and a JSON
+    body; or, where the endpoint says ``refuse="close"``, as accept followed by a close frame with
+    `code` and `reason`, which is the only refusal a browser's script can read.
+
+    Args:
+        status: HTTP status, 4xx or 5xx.
+        reason: one line for the peer; also the reason of the close frame. Never a secret.
+        code: close code for the second delivery.
+        retry_after: seconds for the ``Retry-After`` header, rounded up.
+        detail: JSON for the body's ``detail`` field, `reason` by default.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        *,
+        code: int = CloseCode.POLICY_VIOLATION,
+        retry_after: float | None = None,
+        detail: Any = None,
+    ) -> None:
+        if not 400 <= status <= 599:
+            raise ValueError(f"a refusal needs a status from 400 to 599, not {status}")
+        super().__init__(status, reason)
+        self.status = status
+        self.reason = reason
+        self.code = int(code)
+        self.retry_after = retry_after
+        self.detail = reason if detail is None else detail
+
+    def __str__(self) -> str:
+        """Status and reason, as the log shows them."""
+        return f"{self.status} {self.reason}"
+
+
+class InvalidToken(PongeeError):
+    """The token proves nothing: forged, expired, for somebody else, or not a token.
+
+    Args:
+        why: for the log, such as ``expired``; it never holds the token and is not sent to the peer.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class SessionClosed(PongeeError):
+    """The session has ended: sending is no longer possible. Not a fault; let it pass.
+
+    Args:
+        cause: who ended it, why, and the close code.
+    """
+
+    def __init__(self, cause: CloseCause) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+    def __str__(self) -> str:
+        """Who ended it, and why."""
+        return f"the session has ended: {self.cause}"

@@ -1,0 +1,1 @@
+"""Guards: may this handshake proceed?"""
