@@ -1,0 +1,5 @@
+"""``python -m pongee`` is ``pongee``."""
+
+from pongee.cli import main
+
+main()

@@ -1,0 +1,374 @@
+"""`Pongee`: the object users hold."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exception_handlers import (
+    websocket_request_validation_exception_handler as fastapi_validation_handler,
+)
+from fastapi.exceptions import WebSocketRequestValidationError
+from fastapi.params import Depends
+from fastapi.routing import iter_route_contexts
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, Response
+
+from pongee.channels.names import check_channel
+from pongee.clock import Clock
+from pongee.codes import CloseCode, may_be_sent
+from pongee.errors import ConfigurationError, Refused, UsageError
+from pongee.guards.client_ip import TrustedProxies
+from pongee.guards.origin import OriginPolicy
+from pongee.limits import Caps, Limits
+from pongee.links.base import Overflow
+from pongee.logs import install_redaction
+from pongee.node import Node
+from pongee.registry import ConnectionInfo
+from pongee.sessions.declare import read_handler
+from pongee.sessions.endpoint import EndpointTable, make_endpoint
+from pongee.sessions.handshake import HandshakeMiddleware, admission_of, refusal_response
+from pongee.sessions.inbound import Codec
+from pongee.sessions.options import EndpointSpec, Heartbeat, OnInvalid, Refusal
+from pongee.sessions.runtime import Hook
+from pongee.sessions.session import Session
+from pongee.settings import Settings, load_settings
+from pongee.telemetry import Event, Telemetry
+
+__all__ = ["Pongee"]
+
+Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
+OnConnect = TypeVar("OnConnect", bound=Callable[[Session[Any, Any]], Awaitable[None]])
+
+_MISSING: Any = object()
+
+
+class Pongee:
+    """The real-time layer of one FastAPI application.
+
+    Args:
+        settings: by default those of the environment (``PONGEE_*``).
+        limits: bounds of a session, for endpoints that set none of their own.
+        caps: bounds of the process; by default the settings' ``max_connections``.
+        clock: where time comes from; tests give `pongee.testing.ManualClock`.
+
+    Raises:
+        ConfigurationError: a setting that is not allowed.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        limits: Limits | None = None,
+        caps: Caps | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.settings = settings or load_settings()
+        self.limits = limits or Limits(max_message_size=self.settings.max_message_size)
+        self.router = APIRouter(lifespan=self.lifespan)
+        self._origins = OriginPolicy(self.settings.allowed_origins)
+        self._node = Node(
+            caps=caps or Caps(max_connections=self.settings.max_connections),
+            trusted=TrustedProxies(self.settings.trusted_proxies),
+            clock=clock,
+        )
+        self._app: FastAPI | None = None
+        self._table: EndpointTable | None = None
+        self._running = 0
+
+    # Declaring
+
+    def endpoint(
+        self,
+        path: str,
+        *,
+        auth: Any = _MISSING,
+        origins: Sequence[str] | OriginPolicy | None = None,
+        heartbeat: Heartbeat | None = None,
+        limits: Limits | None = None,
+        overflow: Overflow = "disconnect",
+        refuse: Refusal = "http",
+        on_invalid: OnInvalid | None = None,
+        subprotocols: Sequence[str] = (),
+        expiry_warning: float = 30.0,
+        dependencies: Sequence[Depends] = (),
+        router: APIRouter | None = None,
+        name: str | None = None,
+    ) -> Callable[[Handler], Handler]:
+        """Declare a WebSocket endpoint with a typed session.
+
+        Args:
+            path: as in FastAPI, with path parameters.
+            auth: the policy: `public`, a `JWTBearer` or other `TokenPolicy`, or any FastAPI
+                dependency that returns an `Identity`, a user's id or `None`, and raises `Refused`
+                or ``HTTPException``. Required.
+            origins: allowed beside the server's own origin; by default the settings'.
+            heartbeat: JSON heartbeats and idle timeout; none by default.
+            limits: by default the application's.
+            overflow: what happens to a client that reads too slowly.
+            refuse: how a refusal is delivered: ``"http"`` before accept, or ``"close"``, accept
+                and a close frame, which a browser's script can read.
+            on_invalid: the answer to a message that cannot be used.
+            subprotocols: that the endpoint speaks, in order of preference.
+            expiry_warning: seconds before its token expires that a client is warned.
+            dependencies: as in FastAPI; released before the session goes live.
+            router: where the route is added; by default `Pongee.router`, which `install` includes.
+            name: of the route; by default the handler's.
+
+        Raises:
+            ConfigurationError: at the declaration, when it cannot work.
+        """
+
+        def declare(handler: Handler) -> Handler:
+            if auth is _MISSING or auth is None:
+                raise ConfigurationError(
+                    f"{path} ({getattr(handler, '__qualname__', handler)}) declares no auth "
+                    "policy. Say who may connect: auth=JWTBearer(...), auth=<a FastAPI "
+                    "dependency>, or auth=public for everybody"
+                )
+            shape = read_handler(handler, path, auth)
+            spec = EndpointSpec(
+                path=path,
+                handler=handler,
+                codec=Codec(shape.incoming, shape.outgoing),
+                auth=auth.dependency if isinstance(auth, Depends) else auth,
+                origins=self._origin_policy(origins),
+                limits=limits or self.limits,
+                heartbeat=heartbeat,
+                overflow=overflow,
+                refuse=refuse,
+                on_invalid=on_invalid,
+                subprotocols=tuple(subprotocols),
+                expiry_warning=expiry_warning,
+            )
+            _check_spec(spec)
+            (router or self.router).add_api_websocket_route(
+                path,
+                make_endpoint(spec, shape, lambda: self._node.runtime),
+                name=name or handler.__name__,
+                dependencies=list(dependencies),
+            )
+            return handler
+
+        return declare
+
+    def on_connect(self, hook: OnConnect) -> OnConnect:
+        """Call `hook(session)` when a session has opened, before its handler runs.
+
+        A hook that raises ends the session with 1011. Usable as a decorator.
+        """
+        self._node.runtime.on_connect.append(_checked_hook(hook))
+        return hook
+
+    def on_disconnect(self, hook: OnConnect) -> OnConnect:
+        """Call `hook(session)` once for every session whose ``on_connect`` hooks began.
+
+        It runs after the handler has ended, whatever way the session ended; `session.close_cause`
+        tells. A hook that raises is logged. Usable as a decorator.
+        """
+        self._node.runtime.on_disconnect.append(_checked_hook(hook))
+        return hook
+
+    def listen(self, listener: Callable[[Event], None]) -> Callable[[Event], None]:
+        """Call `listener` with every telemetry event. Usable as a decorator."""
+        return self.telemetry.listen(listener)
+
+    # Installing
+
+    def install(self, app: FastAPI) -> None:
+        """Add routes, middleware, exception handlers and start-up checks to `app`. Call it once.
+
+        Raises:
+            ConfigurationError: installed already.
+        """
+        if self._app is not None:
+            raise ConfigurationError("install(app) was called before; a Pongee serves one app")
+        self._app = app
+        included = {id(context.original_route) for context in iter_route_contexts(app.routes)}
+        if not any(id(route) in included for route in self.router.routes):
+            app.include_router(self.router)
+        app.add_middleware(HandshakeMiddleware, runtime=self._node.runtime, find=self._find)
+        app.add_exception_handler(Refused, _refused)
+        current = app.exception_handlers.get(WebSocketRequestValidationError)
+        if current in (None, fastapi_validation_handler):
+            app.add_exception_handler(WebSocketRequestValidationError, _not_valid)
+
+    @asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Check the declarations and run the layer.
+
+        `install` arranges for it; give it to ``FastAPI(lifespan=…)`` or enter it in your own
+        lifespan if you like: entered twice it runs once.
+
+        Raises:
+            ConfigurationError: a declaration that cannot work.
+        """
+        self._running += 1
+        try:
+            if self._running == 1:
+                self._start()
+            yield
+        finally:
+            self._running -= 1
+            if self._running == 0:
+                await self._node.stop()
+
+    def _start(self) -> None:
+        if self._app is None:
+            raise ConfigurationError(
+                "pongee.install(app) was not called; call it after the routes are declared"
+            )
+        install_redaction()
+        self._table = EndpointTable(self._app.routes)
+        self._table.check()
+        self._node.runtime.draining = False
+
+    def _find(self, scope: Any) -> EndpointSpec | None:
+        if self._running == 0:
+            raise ConfigurationError(
+                "the application's lifespan is not running; run it under a server that supports "
+                "lifespan, or enter `async with pongee.lifespan(app)` first"
+            )
+        return None if self._table is None else self._table.find(scope)
+
+    # Acting
+
+    async def publish(self, channel: str, data: Any, *, key: str | None = None) -> int:
+        """Hand `data` to everybody subscribed to `channel`.
+
+        Args:
+            channel: a name of 1 to 255 printable characters.
+            data: ``str`` and ``bytes`` reach text and binary endpoints as they are; anything else
+                is written as JSON, once.
+            key: what ``latest_per_key`` compares.
+
+        Returns:
+            How many sessions it was handed to.
+
+        Raises:
+            UsageError: the name is not allowed, or `data` cannot be written as JSON.
+
+        Delivery: at most once, in the order of calls; never waits for a client.
+        """
+        return self._node.publish(check_channel(channel), data, key)
+
+    async def disconnect(
+        self,
+        *,
+        id: str | None = None,  # noqa: A002 - the word users know
+        user: str | None = None,
+        code: int = CloseCode.DISCONNECTED,
+        reason: str = "disconnected",
+    ) -> int:
+        """End sessions: the one with `id`, or all of `user`.
+
+        Returns:
+            How many.
+
+        Raises:
+            UsageError: neither or both were given, or `code` must not be sent.
+        """
+        if (id is None) == (user is None):
+            raise UsageError("disconnect(id=...) or disconnect(user=...): give one of the two")
+        if not may_be_sent(code):
+            raise UsageError(f"close code {code} must not be sent")
+        return self._node.disconnect(id=id, user=user, code=code, reason=reason)
+
+    async def drain(self, window: float | None = None) -> None:
+        """Refuse new handshakes and end every session with 1012, spread over `window` seconds.
+
+        Returns when all have ended. `None` is the settings' ``drain_window``.
+        """
+        await self._node.drain(self.settings.drain_window if window is None else window)
+
+    # Looking
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """Where events go."""
+        return self._node.telemetry
+
+    @property
+    def draining(self) -> bool:
+        """Whether the process is leaving."""
+        return self._node.runtime.draining
+
+    def connections(self) -> list[ConnectionInfo]:
+        """Who is connected to this process, oldest first."""
+        return self._node.registry.snapshot()
+
+    def connections_of(self, user: str) -> list[ConnectionInfo]:
+        """Which connections `user` has to this process."""
+        return [connection.info() for connection in self._node.registry.of_user(user)]
+
+    def channels(self) -> dict[str, int]:
+        """Channels with members on this process, and how many."""
+        return self._node.hub.channels()
+
+    def _origin_policy(self, origins: Sequence[str] | OriginPolicy | None) -> OriginPolicy:
+        if origins is None:
+            return self._origins
+        if isinstance(origins, OriginPolicy):
+            return origins
+        if isinstance(origins, str):
+            raise ConfigurationError(f"origins={origins!r}: give a list, origins=[{origins!r}]")
+        return OriginPolicy(origins)
+
+
+def _check_spec(spec: EndpointSpec) -> None:
+    for name, value, allowed in (
+        ("overflow", spec.overflow, ("disconnect", "drop_oldest", "latest_per_key")),
+        ("refuse", spec.refuse, ("http", "close")),
+    ):
+        if value not in allowed:
+            raise ConfigurationError(f"{spec.path}: {name}={value!r}; allowed: {allowed}")
+    if not callable(spec.auth):
+        raise ConfigurationError(
+            f"{spec.path}: auth={spec.auth!r} is no policy; allowed: public, JWTBearer(...), a "
+            "TokenPolicy, or a FastAPI dependency"
+        )
+    for source in getattr(spec.auth, "sources", ()):
+        if getattr(source, "needs_origin_check", False) and not spec.origins.checks:
+            raise ConfigurationError(
+                f"{spec.path}: a token from a cookie needs an origin check, or any site could use "
+                "your users' cookies; take origins='*' away or name the allowed origins"
+            )
+
+
+def _checked_hook(hook: Any) -> Hook:
+    import inspect
+
+    if not inspect.iscoroutinefunction(hook):
+        raise ConfigurationError(f"{hook!r}: a hook is an `async def` that takes the session")
+    return hook  # type: ignore[no-any-return]
+
+
+async def _refused(connection: HTTPConnection, refused: Exception) -> Response | None:
+    assert isinstance(refused, Refused)  # noqa: S101 - registered for this class
+    admission = admission_of(connection)
+    if admission is not None:
+        admission.refusal = refused
+    response = refusal_response(refused)
+    if connection.scope["type"] == "websocket":
+        return await _deny(connection, response)
+    return response
+
+
+async def _not_valid(connection: HTTPConnection, error: Exception) -> Response | None:
+    assert isinstance(error, WebSocketRequestValidationError)  # noqa: S101
+    from fastapi.encoders import jsonable_encoder
+
+    details = [
+        {name: value for name, value in detail.items() if name not in ("input", "url", "ctx")}
+        for detail in error.errors()
+    ]
+    return await _deny(connection, JSONResponse({"detail": jsonable_encoder(details)}, 422))
+
+
+async def _deny(connection: Any, response: Response) -> None:
+    with contextlib.suppress(OSError):  # the client did not wait for its refusal
+        await connection.send_denial_response(response)

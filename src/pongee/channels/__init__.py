@@ -1,0 +1,1 @@
+"""Channels: what a channel is, apart from who carries it."""

@@ -1,0 +1,5 @@
+"""The command line: ``pongee serve`` and ``pongee token``."""
+
+from pongee.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,1 @@
+"""Links: one accepted WebSocket as the rest of the package sees it."""

@@ -1,0 +1,133 @@
+"""Link (what can be done to an accepted WebSocket) and Receiver (what can happen on it). ◇
+
+A link hides how bytes travel: through an ASGI server (`links.asgi`) or, later, straight from the
+wire. Its owner is a `Receiver`. All calls come from the event loop's thread. Messages reach
+`Receiver.on_message` in the order of arrival, never two at once and never after `on_lost`;
+`on_lost` comes exactly once, unless the owner closed the link itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from pongee.codes import CloseCause
+
+__all__ = ["Capabilities", "Link", "LinkStatistics", "Outgoing", "Overflow", "Receiver"]
+
+Overflow = Literal["disconnect", "drop_oldest", "latest_per_key"]
+"""What happens when a client reads too slowly and its outbox is full.
+
+``disconnect``: the client is cut and told 1013 where a close frame still fits.
+``drop_oldest``: the oldest waiting message is dropped and counted.
+``latest_per_key``: a waiting message is replaced by a newer one with the same key; messages
+without a key, or a full outbox, fall back to ``drop_oldest``.
+"""
+
+
+class Outgoing:
+    """One message, encoded once and handed to as many links as want it. ▲
+
+    Attributes:
+        data: `str` travels as a text frame, `bytes` as a binary frame.
+        key: what ``latest_per_key`` compares, or `None`.
+        size: bytes, as the outbox counts them.
+        event: the ASGI message, built once and shared; never changed by anybody.
+    """
+
+    __slots__ = ("data", "event", "key", "size")
+
+    def __init__(self, data: str | bytes, key: str | None = None) -> None:
+        self.data = data
+        self.key = key
+        if isinstance(data, str):
+            # Counting UTF-8 bytes would cost an encoding; this is exact for ASCII and an upper
+            # bound else.
+            self.size = len(data) if data.isascii() else 4 * len(data)
+            self.event: dict[str, Any] = {"type": "websocket.send", "text": data}
+        else:
+            self.size = len(data)
+            self.event = {"type": "websocket.send", "bytes": data}
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the server under a link lets us do.
+
+    Attributes:
+        abort: cut a connection whose buffer does not drain.
+        denial: refuse a handshake with an HTTP response of our choice.
+    """
+
+    abort: bool
+    denial: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatistics:
+    """Counters of one link; messages and bytes since accept, and what waits now."""
+
+    sent_messages: int
+    sent_bytes: int
+    outbox_messages: int
+    outbox_bytes: int
+    dropped_messages: int
+    replaced_messages: int
+
+
+class Receiver(Protocol):
+    """What a link tells its owner."""
+
+    def on_message(self, data: str | bytes) -> None:
+        """Take a whole message arrived. Must not wait; may call `Link.pause_reading`."""
+
+    def on_lost(self, cause: CloseCause) -> None:
+        """Learn that the peer is gone, or has broken the protocol; nothing can be sent any more."""
+
+    def on_stalled(self, why: str) -> None:
+        """Learn that the peer does not read: the outbox is full or the write deadline passed."""
+
+
+class Link(Protocol):
+    """What an owner can do."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the server lets us do."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether the peer is known to be gone."""
+
+    async def pump(self) -> None:
+        """Read until the peer is gone or `stop_reading` is called."""
+
+    def stop_reading(self) -> None:
+        """End `pump`. Idempotent."""
+
+    def push(self, message: Outgoing) -> None:
+        """Send without waiting; a full outbox meets the overflow policy. Never raises."""
+
+    async def send(self, message: Outgoing) -> None:
+        """Send in the order of calls, then wait while a ``disconnect`` outbox is over its bound.
+
+        Cancellation: the message may still be delivered. Concurrency: any number of callers.
+        """
+
+    def pause_reading(self) -> None:
+        """Stop calling `Receiver.on_message` until `resume_reading`."""
+
+    def resume_reading(self) -> None:
+        """Go on reading. Harmless when reading is not paused."""
+
+    async def close(self, code: int, reason: str) -> None:
+        """Send what waits, then a close frame, within the close timeout; else abort."""
+
+    def drop_waiting(self) -> None:
+        """Drop what waits, so that a close frame has a chance to be next."""
+
+    def abort(self) -> bool:
+        """Cut the connection now and drop what waits; false where the server cannot."""
+
+    def statistics(self) -> LinkStatistics:
+        """Counters, cheap to take."""

@@ -1,0 +1,132 @@
+"""The bounded queue of messages for a client that reads slowly. ◇▲
+
+Pure: it decides what is kept, dropped or replaced, and counts it; `links.asgi` moves the bytes.
+The bound is in messages and in bytes, because either alone is no bound on memory.
+
+============== =========================================== =============================
+policy         a push into a full outbox                   a push with a key
+============== =========================================== =============================
+disconnect     `Pushed.FULL`: the caller cuts the client   kept like any other
+drop_oldest    oldest dropped until it fits                kept like any other
+latest_per_key oldest dropped until it fits                replaces a waiting equal key,
+                                                           in its place in the queue
+============== =========================================== =============================
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from enum import Enum
+
+from pongee.links.base import Outgoing, Overflow
+
+__all__ = ["Outbox", "Pushed"]
+
+
+class Pushed(Enum):
+    """What became of a message."""
+
+    KEPT = "kept"
+    FULL = "full"
+
+
+class Outbox:
+    """Messages waiting, oldest first.
+
+    Args:
+        policy: what a full outbox does.
+        max_messages: bound in messages.
+        max_bytes: bound in bytes. A single message over it is kept when the outbox is empty, so
+            that a large message is slow rather than impossible.
+    """
+
+    __slots__ = (
+        "_keyed",
+        "_max_bytes",
+        "_max_messages",
+        "_next",
+        "_policy",
+        "_waiting",
+        "bytes",
+        "dropped",
+        "replaced",
+    )
+
+    def __init__(self, policy: Overflow, max_messages: int, max_bytes: int) -> None:
+        self._policy = policy
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._waiting: OrderedDict[int, Outgoing] = OrderedDict()
+        self._keyed: dict[str, int] = {}
+        self._next = 0
+        self.bytes = 0
+        self.dropped = 0
+        self.replaced = 0
+
+    def __len__(self) -> int:
+        """Messages waiting."""
+        return len(self._waiting)
+
+    @property
+    def over(self) -> bool:
+        """Whether more waits than the bound allows."""
+        return len(self._waiting) > self._max_messages or (
+            self.bytes > self._max_bytes and len(self._waiting) > 1
+        )
+
+    @property
+    def waits(self) -> bool:
+        """Whether a sender has to wait for room; under the other policies messages are dropped."""
+        return self._policy == "disconnect" and self.over
+
+    def push(self, message: Outgoing) -> Pushed:
+        """Keep `message`, making room as the policy says."""
+        if self._policy == "disconnect":
+            if self._would_overflow(message):
+                return Pushed.FULL
+            self.append(message)
+            return Pushed.KEPT
+        if self._policy == "latest_per_key" and message.key in self._keyed:
+            self._replace(message)
+        else:
+            self.append(message)
+        while self.over:
+            self.popleft()
+            self.dropped += 1
+        return Pushed.KEPT
+
+    def append(self, message: Outgoing) -> None:
+        """Keep `message` whatever the bound says; for senders that wait their turn."""
+        if self._policy == "latest_per_key" and message.key is not None:
+            self._keyed[message.key] = self._next
+        self._waiting[self._next] = message
+        self._next += 1
+        self.bytes += message.size
+
+    def popleft(self) -> Outgoing:
+        """Take the oldest message."""
+        number, message = self._waiting.popitem(last=False)
+        self.bytes -= message.size
+        if message.key is not None and self._keyed.get(message.key) == number:
+            del self._keyed[message.key]
+        return message
+
+    def clear(self) -> None:
+        """Drop and count everything that waits."""
+        self.dropped += len(self._waiting)
+        self._waiting.clear()
+        self._keyed.clear()
+        self.bytes = 0
+
+    def _would_overflow(self, message: Outgoing) -> bool:
+        if not self._waiting:
+            return False
+        return (
+            len(self._waiting) >= self._max_messages or self.bytes + message.size > self._max_bytes
+        )
+
+    def _replace(self, message: Outgoing) -> None:
+        number = self._keyed[message.key]  # type: ignore[index]
+        self.bytes += message.size - self._waiting[number].size
+        self._waiting[number] = message
+        self.replaced += 1

@@ -1,0 +1,79 @@
+"""Keeps tokens out of servers' logs, whichever server runs us. See `install_redaction`."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+__all__ = ["Redaction", "install_redaction"]
+
+SERVER_LOGGERS = (
+    "uvicorn.error",
+    "uvicorn.access",
+    "hypercorn.error",
+    "hypercorn.access",
+    "_granian",
+    "granian.access",
+    "websockets",
+    "websockets.server",
+)
+
+_QUERY = re.compile(r"\?[^\s\"'<>]+")
+_SECRET_HEADER = re.compile(
+    r"(?i)\b(authorization|proxy-authorization|cookie|set-cookie|sec-websocket-protocol|x-api-key)"
+    r"(\W+).*"
+)
+_WIRE_LINE = re.compile(r"^[<>=%!] ")
+
+
+class Redaction(logging.Filter):
+    """A logging filter that takes secrets out of the lines servers write.
+
+    Query strings become ``?[redacted]``; values of credential headers become ``[redacted]``; lines
+    that show whole frames (the ``websockets`` package at DEBUG) keep only their size. Two of
+    uvicorn's lines that blame the application for what a peer did lose their traceback, and its
+    false alarm after each refused handshake is dropped.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Redact `record` in place; false drops it."""
+        message = record.msg if isinstance(record.msg, str) else str(record.msg)
+        if message.startswith("ASGI callable returned without completing handshake"):
+            return False
+        if message.startswith(("Invalid UTF-8 sequence", "opening handshake failed")):
+            record.exc_info = None
+            record.exc_text = None
+        if _WIRE_LINE.match(message) and record.args:
+            record.msg = _redact_wire(message, record.args)
+            record.args = ()
+            return True
+        if isinstance(record.args, tuple):
+            record.args = tuple(_redact(arg) for arg in record.args)
+        record.msg = _redact(record.msg)
+        return True
+
+
+def install_redaction() -> None:
+    """Put the filter on the loggers of the servers we know. Idempotent."""
+    for name in SERVER_LOGGERS:
+        logger = logging.getLogger(name)
+        if not any(isinstance(existing, Redaction) for existing in logger.filters):
+            logger.addFilter(Redaction())
+
+
+def _redact(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return _QUERY.sub("?[redacted]", value)
+
+
+def _redact_wire(message: str, args: Any) -> str:
+    try:
+        line = message % args
+    except (TypeError, ValueError):
+        return message
+    if re.match(r"^[<>] (TEXT|BINARY|CONT|PING|PONG)\b", line):
+        return line[:8].rstrip() + " [redacted]"
+    line = _SECRET_HEADER.sub(r"\1\2[redacted]", line)
+    return str(_redact(line))

@@ -1,0 +1,1 @@
+"""Sessions: plain WebSocket endpoints, typed, owned and guarded."""

@@ -1,0 +1,142 @@
+"""Bytes to a typed message or a per-message error, and a typed message to bytes. ◇▲
+
+A `Codec` is compiled once per endpoint from ``Session[In, Out]``. ``str`` and ``bytes`` travel raw;
+every other type is JSON, validated and serialised by Pydantic, and accepted in text and binary
+frames alike. Decoding never raises anything but `MessageError`, whatever the peer sent: depth,
+digits and Unicode are bounded by Pydantic's parser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+import pydantic_core
+from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+
+from pongee.channels.encoding import Format, to_json
+from pongee.errors import ConfigurationError, MessageError, UsageError
+
+__all__ = ["Codec", "error_reply"]
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+MAX_ERRORS_TOLD = 10
+"""Errors listed in one reply; a hostile message could hold thousands of wrong items."""
+
+
+class Codec(Generic[In, Out]):
+    """What ``Session[In, Out]`` does to messages.
+
+    Args:
+        incoming: the type of messages from the peer.
+        outgoing: the type of messages to the peer.
+
+    Raises:
+        ConfigurationError: a type Pydantic cannot handle.
+    """
+
+    def __init__(self, incoming: Any, outgoing: Any) -> None:
+        self.incoming = incoming
+        self.outgoing = outgoing
+        self.decode: Callable[[str | bytes], In] = _decoder(incoming)
+        self.encode: Callable[[Out], str | bytes] = _encoder(outgoing)
+        self.format: Format = (
+            "text" if outgoing is str else "bytes" if outgoing is bytes else "json"
+        )
+
+
+def error_reply(error: MessageError) -> str:
+    """Write the default answer to a message that cannot be used."""
+    return to_json({"type": "error", "code": error.code, "errors": error.errors})
+
+
+def _decoder(kind: Any) -> Callable[[str | bytes], Any]:
+    if kind is str:
+        return _decode_text
+    if kind is bytes:
+        return _decode_binary
+    if kind == str | bytes:
+        return lambda data: data
+    validate = _adapter(kind).validate_json
+
+    def decode_json(data: str | bytes) -> Any:
+        try:
+            return validate(data)
+        except ValidationError as error:
+            raise _message_error(error) from None
+        except RecursionError:
+            raise MessageError("invalid_json", [_detail("recursion", "too deep")]) from None
+
+    return decode_json
+
+
+def _encoder(kind: Any) -> Callable[[Any], str | bytes]:
+    if kind is str or kind is bytes:
+        return lambda message: _check_raw(kind, message)
+    if kind == str | bytes:
+        return lambda message: _check_raw((str, bytes), message)
+    if kind is Any:
+        return to_json
+    adapter = _adapter(kind)
+
+    def encode_json(message: Any) -> str:
+        try:
+            checked = adapter.validate_python(message)
+            return adapter.dump_json(checked, warnings="error").decode()
+        except (ValidationError, pydantic_core.PydanticSerializationError) as error:
+            raise UsageError(
+                f"send() wants {_name(kind)}, got {type(message).__name__}: {error}"
+            ) from error
+
+    return encode_json
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(kind)
+    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        raise ConfigurationError(
+            f"Session[...] cannot carry {_name(kind)}: {error}. Allowed: str, bytes, Any, and "
+            "what Pydantic validates (models, unions, dataclasses, TypedDicts, lists, dicts)"
+        ) from error
+
+
+def _check_raw(kind: Any, message: Any) -> str | bytes:
+    if isinstance(message, kind):
+        return message  # type: ignore[no-any-return]
+    raise UsageError(f"send() wants {_name(kind)}, got {type(message).__name__}")
+
+
+def _decode_text(data: str | bytes) -> str:
+    if isinstance(data, str):
+        return data
+    raise MessageError(
+        "text_expected", [_detail("text_expected", "send a text frame, not a binary one")]
+    )
+
+
+def _decode_binary(data: str | bytes) -> bytes:
+    if isinstance(data, bytes):
+        return data
+    raise MessageError(
+        "binary_expected", [_detail("binary_expected", "send a binary frame, not a text one")]
+    )
+
+
+def _detail(kind: str, message: str) -> Mapping[str, Any]:
+    return {"type": kind, "loc": [], "msg": message}
+
+
+def _message_error(error: ValidationError) -> MessageError:
+    # What was sent is left out: the peer knows it, and it may be as large as the limit allows.
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    code = "invalid_json" if details[0]["type"] == "json_invalid" else "invalid_message"
+    return MessageError(code, [dict(detail) for detail in details[:MAX_ERRORS_TOLD]])
+
+
+def _name(kind: Any) -> str:
+    if isinstance(kind, tuple):
+        return " or ".join(part.__name__ for part in kind)
+    return getattr(kind, "__name__", None) or repr(kind)

@@ -1,0 +1,53 @@
+"""What every session of one process shares."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pongee.clock import Clock, TimerWheel
+from pongee.guards.capacity import Capacity
+from pongee.guards.client_ip import TrustedProxies
+from pongee.hub import Hub
+from pongee.links.stall import StallWatch
+from pongee.registry import Registry
+from pongee.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from pongee.sessions.session import Session
+
+__all__ = ["Hook", "Runtime"]
+
+Hook = Callable[["Session[Any, Any]"], Awaitable[None]]
+
+
+@dataclass(eq=False)
+class Runtime:
+    """One process's shared parts, wired by `node.Node`.
+
+    Attributes:
+        draining: the process is leaving: no new handshakes.
+        endings: tasks that bring sessions to their end; kept so that none is lost half-way.
+    """
+
+    clock: Clock
+    wheel: TimerWheel
+    watch: StallWatch
+    hub: Hub
+    registry: Registry
+    capacity: Capacity
+    telemetry: Telemetry
+    trusted: TrustedProxies
+    on_connect: list[Hook] = field(default_factory=list)
+    on_disconnect: list[Hook] = field(default_factory=list)
+    draining: bool = False
+    endings: set[asyncio.Task[None]] = field(default_factory=set)
+    _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    _prefix: str = ""
+
+    def new_id(self) -> str:
+        """Make an id that no other session of this process has."""
+        return f"{self._prefix}{next(self._ids)}"

@@ -1,0 +1,483 @@
+"""What a handler holds: iterate, send, subscribe, spawn, close. ▲
+
+A session is owned by `sessions.supervisor`, which reads for it, cancels what it started and closes
+it. Here is its state and its public face. It ends once: the first `Session.end` wins, whoever
+calls it, and from then on the registry does not know it, its channels have forgotten it, and
+sending raises `SessionClosed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine
+from types import SimpleNamespace
+from typing import Any, Generic, TypeVar
+
+from starlette.datastructures import Address, Headers
+from starlette.websockets import WebSocket
+
+from pongee.channels.encoding import encode_any
+from pongee.channels.names import check_channel
+from pongee.codes import CauseKind, CloseCause, CloseCode, may_be_sent
+from pongee.errors import InvalidToken, MessageError, SessionClosed, UsageError
+from pongee.guards.rate import TokenBucket, Window
+from pongee.guards.verdict import Identity
+from pongee.hub import Publication
+from pongee.links.base import Link, Outgoing
+from pongee.registry import ConnectionInfo
+from pongee.sessions.inbound import error_reply
+from pongee.sessions.options import EndpointSpec
+from pongee.sessions.runtime import Runtime
+from pongee.sessions.snapshot import Closed, SessionStatistics
+from pongee.sessions.timers import SessionTimers
+from pongee.telemetry import JobCrashed, MessageRejected
+
+__all__ = ["Session"]
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class Session(Generic[In, Out]):
+    """A live, typed, guarded WebSocket connection.
+
+    Handlers get one by naming it: ``session: Session[In, Out]``. `In` and `Out` are ``str``,
+    ``bytes``, or anything Pydantic validates, which then travels as JSON.
+
+    Attributes:
+        id: unique in this process.
+        route: the path pattern.
+        address: the client's IP address as the trusted proxies tell it.
+        since: when it was accepted, in Unix seconds.
+        state: the handler's own notes.
+    """
+
+    def __init__(
+        self,
+        websocket: WebSocket,
+        spec: EndpointSpec,
+        runtime: Runtime,
+        identity: Identity,
+        address: str | None,
+        route: str,
+    ) -> None:
+        self.id = runtime.new_id()
+        self.route = route
+        self.address = address
+        self.since = runtime.clock.time()
+        self.state = SimpleNamespace()
+        self._websocket = websocket
+        self._spec = spec
+        self._runtime = runtime
+        self._identity = identity
+        self._link: Link
+        self._cause: CloseCause | None = None
+        self._ended: asyncio.Future[CloseCause] | None = None
+        self._close_done = asyncio.Event()
+        self._channels: set[str] = set()
+        self._jobs: set[asyncio.Task[Any]] = set()
+
+        limits = spec.limits
+        self._inbox: deque[str | bytes] = deque()
+        self._inbox_bytes = 0
+        self._inbox_messages_max = limits.inbox_messages
+        self._inbox_bytes_max = limits.inbox_bytes
+        self._paused = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._iterating = False
+        self._has_read = False
+        self._received = 0
+        self._rejected = 0
+        self._max_size = limits.max_message_size
+        self._decode = spec.codec.decode
+        self._encode = spec.codec.encode
+        self._errors: Window | None = None
+        self._bucket, self._byte_bucket = _buckets(spec, runtime.clock.monotonic())
+        self.last_heard = runtime.clock.monotonic()
+        self._timers = SessionTimers(self, spec, runtime)
+
+    def __repr__(self) -> str:
+        state = "open" if self._cause is None else str(self._cause)
+        return f"<Session {self.id} {self.route} user={self.user!r} {state}>"
+
+    # Who
+
+    @property
+    def user(self) -> str | None:
+        """The user's id as the auth policy established it, or `None` on a public endpoint."""
+        return self._identity.user
+
+    @property
+    def identity(self) -> Identity:
+        """All that the auth policy established: user, expiry, claims."""
+        return self._identity
+
+    @property
+    def headers(self) -> Headers:
+        """The headers of the handshake."""
+        return self._websocket.headers
+
+    @property
+    def client(self) -> Address | None:
+        """The socket's own peer, which may be a proxy; `address` is the client."""
+        return self._websocket.client
+
+    @property
+    def subprotocols(self) -> list[str]:
+        """The subprotocols the client offered."""
+        return list(self._websocket.scope.get("subprotocols", []))
+
+    async def refresh(self, token: str) -> Identity:
+        """Prove again who this is, and stay for as long as the new token lasts.
+
+        Raises:
+            InvalidToken: the token proves nothing, or proves to be another user; the session goes
+                on with what it had.
+            UsageError: the endpoint's auth policy knows no tokens.
+        """
+        verify = getattr(self._spec.auth, "verify", None)
+        if verify is None:
+            raise UsageError(
+                f"{self.route}: auth={self._spec.auth!r} has no verify(token), so there is nothing "
+                "to refresh; JWTBearer and TokenPolicy have it"
+            )
+        identity: Identity = await verify(token)
+        if identity.user != self.user:
+            raise InvalidToken("another user")
+        self._identity = identity
+        self._timers.arm_expiry(identity.expires_at)
+        return identity
+
+    # Reading
+
+    def __aiter__(self) -> AsyncIterator[In]:
+        """Iterate over messages; ends when the session has ended.
+
+        Invalid messages are answered and skipped. What had arrived before the peer left is still
+        delivered, for `Limits.handler_grace` seconds.
+
+        Raises:
+            UsageError: a second iterator is active at the same time.
+        """
+        return self
+
+    async def __anext__(self) -> In:
+        """Return the next message. ▲"""
+        if self._iterating:
+            raise UsageError(
+                "two tasks read from one session at once, so that each would get a part of the "
+                "messages; read in one place and hand the messages on, for example by a queue"
+            )
+        self._iterating = True
+        self._has_read = True
+        try:
+            while True:
+                if not self._inbox:
+                    if self._cause is not None:
+                        raise StopAsyncIteration
+                    await self._wait_for_message()
+                    continue
+                data = self._inbox.popleft()
+                self._inbox_bytes -= len(data)
+                if self._paused:
+                    self._resume_if_room()
+                try:
+                    return self._decode(data)  # type: ignore[no-any-return]
+                except MessageError as error:
+                    await self._reject(error)
+        finally:
+            self._iterating = False
+
+    async def receive(self) -> In:
+        """Return the next message.
+
+        Raises:
+            SessionClosed: the session has ended and everything that had arrived was taken.
+            UsageError: another task is reading at the same time.
+
+        Cancellation: loses no message.
+        """
+        try:
+            return await self.__anext__()
+        except StopAsyncIteration:
+            raise SessionClosed(self._cause_or_lost()) from None
+
+    async def _wait_for_message(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    async def _reject(self, error: MessageError) -> None:
+        self._rejected += 1
+        self._runtime.telemetry.emit(MessageRejected(self.id, self.route, error.code))
+        if self._errors is None:
+            self._errors = Window(self._spec.limits.max_errors, self._spec.limits.error_window)
+        if self._errors.hit(self._runtime.clock.monotonic()):
+            self.end(CloseCause(CauseKind.TOO_MANY, CloseCode.POLICY_VIOLATION, "too many errors"))
+        elif self._cause is None:
+            await self._link.send(Outgoing(self._answer(error)))
+
+    def _answer(self, error: MessageError) -> str | bytes:
+        answer = self._spec.on_invalid
+        if callable(answer):
+            answer = answer(error)
+        return error_reply(error) if answer is None else encode_any(answer, "text")
+
+    # Writing
+
+    async def send(self, message: Out, *, key: str | None = None) -> None:
+        """Send one message. ▲
+
+        Args:
+            message: checked against `Out` before anything is sent.
+            key: what ``latest_per_key`` compares.
+
+        Raises:
+            UsageError: `message` is not an `Out`; nothing was sent.
+            SessionClosed: the session has ended.
+
+        Delivery: in the order of calls, from any number of tasks. Under ``disconnect`` it waits
+        while the client's outbox is over its bound; under the other policies it never waits.
+        Cancellation: the message may still be sent.
+        """
+        if self._cause is not None:
+            raise SessionClosed(self._cause)
+        await self._link.send(Outgoing(self._encode(message), key))
+        if self._link.lost:
+            raise SessionClosed(self._cause_or_lost())
+
+    def deliver(self, publication: Publication) -> None:
+        """Take a publication from the hub without waiting."""
+        self._link.push(publication.outgoing(self._spec.codec.format))
+
+    def push(self, data: str | bytes) -> None:
+        """Send encoded data without waiting; ignored after the end."""
+        self._link.push(Outgoing(data))
+
+    # Channels and jobs
+
+    async def subscribe(self, channel: str) -> None:
+        """Receive what is published to `channel`, in this endpoint's format. Twice is once.
+
+        Raises:
+            UsageError: the name is not allowed, or this session has too many subscriptions.
+            SessionClosed: the session has ended.
+        """
+        if self._cause is not None:
+            raise SessionClosed(self._cause)
+        check_channel(channel)
+        limit = self._spec.limits.max_subscriptions
+        if channel not in self._channels and len(self._channels) >= limit:
+            raise UsageError(f"a session may subscribe to at most {limit} channels")
+        self._channels.add(channel)
+        self._runtime.hub.subscribe(channel, self)
+
+    async def unsubscribe(self, channel: str) -> None:
+        """Receive no more from `channel`. Harmless when not subscribed."""
+        self._channels.discard(channel)
+        self._runtime.hub.unsubscribe(channel, self)
+
+    def spawn(self, job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run `job` beside the handler; it is cancelled when the session ends.
+
+        A job that raises is logged and ends the session with 1011.
+
+        Returns:
+            The task; it may be awaited or cancelled.
+
+        Raises:
+            UsageError: too many jobs.
+            SessionClosed: the session has ended; `job` was not started.
+        """
+        problem: Exception | None = None
+        if self._cause is not None:
+            problem = SessionClosed(self._cause)
+        elif len(self._jobs) >= self._spec.limits.max_jobs:
+            problem = UsageError(f"a session may run at most {self._spec.limits.max_jobs} jobs")
+        if problem is not None:
+            job.close()
+            raise problem
+        task = asyncio.get_running_loop().create_task(job)
+        self._jobs.add(task)
+        task.add_done_callback(self._job_done)
+        return task
+
+    def _job_done(self, task: asyncio.Task[Any]) -> None:
+        self._jobs.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None or isinstance(error, SessionClosed):
+            return
+        name = getattr(task.get_coro(), "__qualname__", "job")
+        self._runtime.telemetry.emit(JobCrashed(self.id, self.route, name, error))
+        self.end(CloseCause(CauseKind.CRASHED, CloseCode.INTERNAL_ERROR, "internal error"))
+
+    # The end
+
+    @property
+    def closed(self) -> Closed:
+        """True once the session has ended; ``await session.closed`` waits and returns the cause."""
+        return Closed(self._cause, self._wait_closed)
+
+    @property
+    def close_cause(self) -> CloseCause | None:
+        """Who ended the session and why; `None` while it is open."""
+        return self._cause
+
+    async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """End the session: send what waits, then a close frame.
+
+        Idempotent, and harmless after the connection was lost.
+
+        Args:
+            code: 1000 to 1014 or 3000 to 4999, as RFC 6455 section 7.4 allows.
+            reason: cut to 123 bytes of UTF-8.
+
+        Raises:
+            UsageError: a code that must not travel in a close frame; nothing was closed.
+
+        Cancellation: the session still closes.
+        """
+        if not may_be_sent(code):
+            raise UsageError(f"close code {code} must not be sent; 1000 to 1014, 3000 to 4999 may")
+        self.end(CloseCause(CauseKind.CLOSED, code, reason))
+        await self._close_done.wait()
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """End the session from outside its handler, without waiting."""
+        self.end(CloseCause(CauseKind.DISCONNECTED, code, reason))
+
+    def end(self, cause: CloseCause) -> None:
+        """End the session, once; later causes are ignored. Never raises, never waits."""
+        if self._cause is not None:
+            return
+        self._cause = cause
+        self._runtime.registry.remove(self)
+        for channel in self._channels:
+            self._runtime.hub.unsubscribe(channel, self)
+        self._channels.clear()
+        self._timers.cancel()
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(cause)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        self._link.stop_reading()
+
+    async def _wait_closed(self) -> CloseCause:
+        if self._cause is not None:
+            return self._cause
+        if self._ended is None:
+            self._ended = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(self._ended)
+
+    def _cause_or_lost(self) -> CloseCause:
+        return self._cause or CloseCause(CauseKind.CONNECTION_LOST, CloseCode.ABNORMAL)
+
+    # What the link tells (links.base.Receiver)
+
+    def on_message(self, data: str | bytes) -> None:
+        """Take a message from the link into the inbox. ▲"""
+        if self._cause is not None:
+            return
+        size = len(data)
+        if size * 4 > self._max_size and _byte_size(data) > self._max_size:
+            self.end(
+                CloseCause(CauseKind.BAD_INPUT, CloseCode.MESSAGE_TOO_BIG, "message too big")
+            )
+            return
+        self._received += 1
+        if self._spec.heartbeat is not None:
+            self.last_heard = self._runtime.clock.monotonic()
+        if self._bucket is not None or self._byte_bucket is not None:
+            self._take_tokens(_byte_size(data))
+        self._inbox.append(data)
+        self._inbox_bytes += size
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        if (
+            len(self._inbox) >= self._inbox_messages_max
+            or self._inbox_bytes >= self._inbox_bytes_max
+        ):
+            self._paused = True
+            self._link.pause_reading()
+
+    def on_lost(self, cause: CloseCause) -> None:
+        """Learn from the link that the peer is gone."""
+        self.end(cause)
+
+    def on_stalled(self, why: str) -> None:
+        """Learn from the link that the peer reads too slowly."""
+        self.end(CloseCause(CauseKind.TOO_SLOW, CloseCode.TRY_AGAIN_LATER, f"too slow: {why}"))
+
+    def _take_tokens(self, size: int) -> None:
+        now = self._runtime.clock.monotonic()
+        if self._bucket is not None and not self._bucket.take(1, now):
+            why = "too many messages"
+        elif self._byte_bucket is not None and not self._byte_bucket.take(size, now):
+            why = "too many bytes"
+        else:
+            return
+        self.end(CloseCause(CauseKind.TOO_MANY, CloseCode.POLICY_VIOLATION, why))
+
+    def _resume_if_room(self) -> None:
+        if (
+            len(self._inbox) <= self._inbox_messages_max // 2
+            and self._inbox_bytes <= self._inbox_bytes_max // 2
+        ):
+            self._paused = False
+            self._link.resume_reading()
+
+    # Snapshots
+
+    def info(self) -> ConnectionInfo:
+        """Take the registry's snapshot of this connection."""
+        numbers = self._link.statistics()
+        return ConnectionInfo(
+            id=self.id,
+            user=self.user,
+            address=self.address,
+            since=self.since,
+            route=self.route,
+            received=self._received,
+            sent=numbers.sent_messages,
+            waiting=numbers.outbox_messages,
+            dropped=numbers.dropped_messages,
+        )
+
+    def statistics(self) -> SessionStatistics:
+        """Counters, immutable and cheap to take."""
+        numbers = self._link.statistics()
+        return SessionStatistics(
+            received_messages=self._received,
+            rejected_messages=self._rejected,
+            unread_messages=len(self._inbox),
+            sent_messages=numbers.sent_messages,
+            waiting_messages=numbers.outbox_messages,
+            waiting_bytes=numbers.outbox_bytes,
+            dropped_messages=numbers.dropped_messages,
+            replaced_messages=numbers.replaced_messages,
+            jobs=len(self._jobs),
+            channels=len(self._channels),
+        )
+
+
+def _byte_size(data: str | bytes) -> int:
+    if isinstance(data, bytes) or data.isascii():
+        return len(data)
+    return len(data.encode("utf-8", "surrogatepass"))
+
+
+def _buckets(spec: EndpointSpec, now: float) -> tuple[TokenBucket | None, TokenBucket | None]:
+    limits = spec.limits
+    messages = limits.messages_per_second
+    size = limits.bytes_per_second
+    return (
+        TokenBucket(messages, limits.message_burst or max(1.0, 2 * messages), now)
+        if messages
+        else None,
+        TokenBucket(size, limits.byte_burst or 2 * size, now) if size else None,
+    )

@@ -1,0 +1,135 @@
+"""Settings from the environment: ``PONGEE_*``.
+
+A bad value stops the start with a message that names the setting, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from pongee.errors import ConfigurationError
+from pongee.guards.client_ip import TrustedProxies
+from pongee.guards.origin import OriginPolicy
+
+__all__ = ["Settings", "load_settings"]
+
+MIN_SECRET_BYTES = 32
+"""Bytes of an HS256 key (RFC 7518 section 3.2: at least as long as the hash's output)."""
+
+
+class Settings(BaseSettings):
+    """What the environment says. Times are in seconds, sizes in bytes.
+
+    Attributes:
+        host: address to listen on.
+        port: TCP port to listen on; 0 lets the system choose.
+        broker: where channels live; ``memory://`` in this version.
+        jwt_secret: HS256 key for ``JWTBearer``; unset, ``pongee serve`` makes one for this run.
+        static_tokens: tokens that ``/ws/secure`` of the playground takes, comma-separated.
+        allowed_origins: origins beside the server's own, comma-separated; ``*`` is any.
+        trusted_proxies: addresses or networks whose forwarding headers are believed,
+            comma-separated.
+        heartbeat_interval: between two heartbeats of ``/ws/realtime``.
+        ping_interval: between two protocol pings.
+        ping_timeout: how long a pong may take.
+        max_message_size: of one inbound message.
+        max_connections: sessions of one process.
+        api_key: key of the server API; unset, there is none.
+        admin_password: password of ``/status``; unset, there is none.
+        drain_window: over which closes are spread at shutdown.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PONGEE_", extra="ignore", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    broker: str = "memory://"
+    jwt_secret: SecretStr | None = None
+    static_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    heartbeat_interval: Annotated[float, Field(gt=0, le=86400)] = 30.0
+    ping_interval: Annotated[float, Field(gt=0, le=86400)] = 20.0
+    ping_timeout: Annotated[float, Field(gt=0, le=86400)] = 20.0
+    max_message_size: Annotated[int, Field(ge=1, le=1 << 30)] = 64 * 1024
+    max_connections: Annotated[int, Field(ge=1)] = 10_000
+    api_key: SecretStr | None = None
+    admin_password: SecretStr | None = None
+    drain_window: Annotated[float, Field(ge=0, le=3600)] = 1.0
+
+    @field_validator("static_tokens", "allowed_origins", "trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("broker")
+    @classmethod
+    def _known_broker(cls, value: str) -> str:
+        if value != "memory://":
+            raise ValueError("this version has memory:// only")
+        return value
+
+    @field_validator("jwt_secret")
+    @classmethod
+    def _long_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
+            raise ValueError(
+                f"at least {MIN_SECRET_BYTES} bytes, such as `openssl rand -hex 32` prints"
+            )
+        return value
+
+    @field_validator("static_tokens")
+    @classmethod
+    def _long_tokens(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(token.get_secret_value()) < 8 for token in value):
+            raise ValueError("each token has at least 8 characters")
+        return value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _valid_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        _checked(OriginPolicy, value)
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _valid_proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        _checked(TrustedProxies, value)
+        return value
+
+
+def load_settings(**given: Any) -> Settings:
+    """Read the environment; `given` (where not `None`) wins over it.
+
+    Raises:
+        ConfigurationError: a value is not allowed; the message names each.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        lines = [_explain(dict(detail)) for detail in error.errors(include_url=False)]
+        raise ConfigurationError("\n".join(lines)) from None
+
+
+def _explain(detail: dict[str, Any]) -> str:
+    name = f"PONGEE_{str(detail['loc'][0]).upper()}" if detail["loc"] else "settings"
+    secret = detail["loc"] and detail["loc"][0] in (
+        "jwt_secret",
+        "static_tokens",
+        "api_key",
+        "admin_password",
+    )
+    came = "(not shown)" if secret else repr(detail.get("input"))
+    return f"{name}={came}: {detail['msg'].removeprefix('Value error, ')}"
+
+
+def _checked(make: Any, value: tuple[str, ...]) -> None:
+    try:
+        make(value)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
