@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -14,8 +14,6 @@ from fastapi.exception_handlers import (
 from fastapi.exceptions import WebSocketRequestValidationError
 from fastapi.params import Depends
 from fastapi.routing import iter_route_contexts
-from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse, Response
 
 from pongee.channels.names import check_channel
 from pongee.clock import Clock
@@ -30,9 +28,10 @@ from pongee.node import Node
 from pongee.registry import ConnectionInfo
 from pongee.sessions.declare import read_handler
 from pongee.sessions.endpoint import EndpointTable, make_endpoint
-from pongee.sessions.handshake import HandshakeMiddleware, admission_of, refusal_response
+from pongee.sessions.handshake import HandshakeMiddleware
 from pongee.sessions.inbound import Codec
 from pongee.sessions.options import EndpointSpec, Heartbeat, OnInvalid, Refusal
+from pongee.sessions.refusals import answer_invalid_handshake, answer_refused
 from pongee.sessions.runtime import Hook
 from pongee.sessions.session import Session
 from pongee.settings import Settings, load_settings
@@ -42,8 +41,6 @@ __all__ = ["Pongee"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
 OnConnect = TypeVar("OnConnect", bound=Callable[[Session[Any, Any]], Awaitable[None]])
-
-_MISSING: Any = object()
 
 
 class Pongee:
@@ -86,7 +83,7 @@ class Pongee:
         self,
         path: str,
         *,
-        auth: Any = _MISSING,
+        auth: Any = None,
         origins: Sequence[str] | OriginPolicy | None = None,
         heartbeat: Heartbeat | None = None,
         limits: Limits | None = None,
@@ -124,18 +121,19 @@ class Pongee:
         """
 
         def declare(handler: Handler) -> Handler:
-            if auth is _MISSING or auth is None:
+            if auth is None:
                 raise ConfigurationError(
                     f"{path} ({getattr(handler, '__qualname__', handler)}) declares no auth "
                     "policy. Say who may connect: auth=JWTBearer(...), auth=<a FastAPI "
                     "dependency>, or auth=public for everybody"
                 )
             shape = read_handler(handler, path, auth)
+            policy: Any = auth.dependency if isinstance(auth, Depends) else auth
             spec = EndpointSpec(
                 path=path,
                 handler=handler,
                 codec=Codec(shape.incoming, shape.outgoing),
-                auth=auth.dependency if isinstance(auth, Depends) else auth,
+                auth=policy,
                 origins=self._origin_policy(origins),
                 limits=limits or self.limits,
                 heartbeat=heartbeat,
@@ -192,10 +190,10 @@ class Pongee:
         if not any(id(route) in included for route in self.router.routes):
             app.include_router(self.router)
         app.add_middleware(HandshakeMiddleware, runtime=self._node.runtime, find=self._find)
-        app.add_exception_handler(Refused, _refused)
-        current = app.exception_handlers.get(WebSocketRequestValidationError)
+        app.add_exception_handler(Refused, answer_refused)
+        current: Any = app.exception_handlers.get(WebSocketRequestValidationError)
         if current in (None, fastapi_validation_handler):
-            app.add_exception_handler(WebSocketRequestValidationError, _not_valid)
+            app.add_exception_handler(WebSocketRequestValidationError, answer_invalid_handshake)
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
@@ -340,35 +338,6 @@ def _check_spec(spec: EndpointSpec) -> None:
 
 
 def _checked_hook(hook: Any) -> Hook:
-    import inspect
-
     if not inspect.iscoroutinefunction(hook):
         raise ConfigurationError(f"{hook!r}: a hook is an `async def` that takes the session")
     return hook  # type: ignore[no-any-return]
-
-
-async def _refused(connection: HTTPConnection, refused: Exception) -> Response | None:
-    assert isinstance(refused, Refused)  # noqa: S101 - registered for this class
-    admission = admission_of(connection)
-    if admission is not None:
-        admission.refusal = refused
-    response = refusal_response(refused)
-    if connection.scope["type"] == "websocket":
-        return await _deny(connection, response)
-    return response
-
-
-async def _not_valid(connection: HTTPConnection, error: Exception) -> Response | None:
-    assert isinstance(error, WebSocketRequestValidationError)  # noqa: S101
-    from fastapi.encoders import jsonable_encoder
-
-    details = [
-        {name: value for name, value in detail.items() if name not in ("input", "url", "ctx")}
-        for detail in error.errors()
-    ]
-    return await _deny(connection, JSONResponse({"detail": jsonable_encoder(details)}, 422))
-
-
-async def _deny(connection: Any, response: Response) -> None:
-    with contextlib.suppress(OSError):  # the client did not wait for its refusal
-        await connection.send_denial_response(response)

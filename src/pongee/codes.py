@@ -8,7 +8,7 @@ the peer a code; a `CloseCause` tells our own side more: who ended the session, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 
 __all__ = [
     "CODES",
@@ -80,7 +80,7 @@ CODES: dict[CloseCode, CodeInfo] = {
 }
 
 
-class CauseKind(str, Enum):
+class CauseKind(StrEnum):
     """Why a session ended."""
 
     CLIENT_CLOSED = "client closed"

@@ -15,6 +15,7 @@ from pongee.links.base import Outgoing
 
 __all__ = ["Hub", "Publication", "Subscriber"]
 
+
 class Publication:
     """One published value and its encodings, each made once when the first subscriber needs it."""
 

@@ -40,7 +40,8 @@ class Limits:
         message_burst: messages that may come at once; `None` is two seconds' worth.
         bytes_per_second: sustained inbound bytes; `None` is no limit. More, after `byte_burst`:
             close 1008.
-        byte_burst: bytes that may come at once; `None` is two seconds' worth.
+        byte_burst: bytes that may come at once; `None` is two seconds' worth, and no less than one
+            message of the largest size.
         max_subscriptions: channels one session may subscribe to. More: `UsageError` at the call.
         max_jobs: jobs one session may have running through ``spawn``. More: `UsageError`.
     """

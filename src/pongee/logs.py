@@ -70,7 +70,7 @@ def _redact(value: Any) -> Any:
 
 def _redact_wire(message: str, args: Any) -> str:
     try:
-        line = message % args
+        line = str(message % args)
     except (TypeError, ValueError):
         return message
     if re.match(r"^[<>] (TEXT|BINARY|CONT|PING|PONG)\b", line):

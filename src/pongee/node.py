@@ -30,9 +30,7 @@ class Node:
     Not for use from other threads.
     """
 
-    def __init__(
-        self, *, caps: Caps, trusted: TrustedProxies, clock: Clock | None = None
-    ) -> None:
+    def __init__(self, *, caps: Caps, trusted: TrustedProxies, clock: Clock | None = None) -> None:
         clock = clock or SystemClock()
         wheel = TimerWheel(clock)
         self.hub = Hub()

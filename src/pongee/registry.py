@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["ConnectionInfo", "Connected", "Registry"]
+__all__ = ["Connected", "ConnectionInfo", "Registry"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,9 +174,7 @@ def log_event(event: Event) -> None:
                 "%s rejected a message: %s; session %s", event.route, event.code, event.session
             )
         case HandlerCrashed():
-            logger.error(
-                "%s crashed; session %s", event.route, event.session, exc_info=event.error
-            )
+            logger.error("%s crashed; session %s", event.route, event.session, exc_info=event.error)
         case JobCrashed():
             logger.error(
                 "%s: job %s crashed; session %s",

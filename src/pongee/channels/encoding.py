@@ -13,6 +13,7 @@ __all__ = ["Format", "encode_any", "to_json"]
 Format = Literal["text", "bytes", "json"]
 """How an endpoint's outgoing messages travel; a publication is encoded once per format."""
 
+
 def encode_any(data: Any, form: Format) -> str | bytes:
     """Encode a publication for endpoints of one format.
 
@@ -40,5 +41,3 @@ def to_json(data: Any) -> str:
         return pydantic_core.to_json(data, inf_nan_mode="null").decode()
     except (pydantic_core.PydanticSerializationError, ValueError, RecursionError) as error:
         raise UsageError(f"{type(data).__name__} cannot be written as JSON: {error}") from error
-
-

@@ -201,9 +201,7 @@ def _is_generator(call: Any) -> bool:
     if call is None:
         return False
     candidates = (inspect.unwrap(call), getattr(call, "__call__", None))  # noqa: B004
-    return any(
-        inspect.isgeneratorfunction(c) or inspect.isasyncgenfunction(c) for c in candidates
-    )
+    return any(inspect.isgeneratorfunction(c) or inspect.isasyncgenfunction(c) for c in candidates)
 
 
 def _call_name(dependant: Dependant) -> str:

@@ -202,5 +202,3 @@ async def _close_refused(websocket: WebSocket, refused: Refused) -> None:
         await websocket.close(refused.code, refused.reason)
     except (OSError, WebSocketDisconnect):
         return
-
-

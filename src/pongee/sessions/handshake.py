@@ -154,12 +154,18 @@ class HandshakeMiddleware:
 class _HandshakeReply:
     """The application's ``send``: as it is after accept, translated before."""
 
-    __slots__ = ("_accepted", "_admission", "_body", "_denial", "_runtime", "_scope", "_send",
-                 "_status")
+    __slots__ = (
+        "_accepted",
+        "_admission",
+        "_body",
+        "_denial",
+        "_runtime",
+        "_scope",
+        "_send",
+        "_status",
+    )
 
-    def __init__(
-        self, scope: Scope, send: Send, admission: Admission, runtime: Runtime
-    ) -> None:
+    def __init__(self, scope: Scope, send: Send, admission: Admission, runtime: Runtime) -> None:
         self._scope = scope
         self._send = send
         self._admission = admission

@@ -385,9 +385,7 @@ class Session(Generic[In, Out]):
             return
         size = len(data)
         if size * 4 > self._max_size and _byte_size(data) > self._max_size:
-            self.end(
-                CloseCause(CauseKind.BAD_INPUT, CloseCode.MESSAGE_TOO_BIG, "message too big")
-            )
+            self.end(CloseCause(CauseKind.BAD_INPUT, CloseCode.MESSAGE_TOO_BIG, "message too big"))
             return
         self._received += 1
         if self._spec.heartbeat is not None:
@@ -479,5 +477,7 @@ def _buckets(spec: EndpointSpec, now: float) -> tuple[TokenBucket | None, TokenB
         TokenBucket(messages, limits.message_burst or max(1.0, 2 * messages), now)
         if messages
         else None,
-        TokenBucket(size, limits.byte_burst or 2 * size, now) if size else None,
+        TokenBucket(size, limits.byte_burst or max(2 * size, limits.max_message_size), now)
+        if size
+        else None,
     )

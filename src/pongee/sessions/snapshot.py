@@ -45,9 +45,7 @@ class Closed:
 
     __slots__ = ("_cause", "_wait")
 
-    def __init__(
-        self, cause: CloseCause | None, wait: Callable[[], Awaitable[CloseCause]]
-    ) -> None:
+    def __init__(self, cause: CloseCause | None, wait: Callable[[], Awaitable[CloseCause]]) -> None:
         self._cause = cause
         self._wait = wait
 

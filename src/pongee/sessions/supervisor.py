@@ -54,9 +54,7 @@ async def supervise(
     """
     runtime.registry.add(session)
     session._timers.start(session.identity.expires_at)
-    runtime.telemetry.emit(
-        SessionOpened(session.id, session.route, session.user, session.address)
-    )
+    runtime.telemetry.emit(SessionOpened(session.id, session.route, session.user, session.address))
     hooked = _Hooked()
     task = asyncio.get_running_loop().create_task(
         _handle(session, handler, runtime.on_connect, hooked)
@@ -66,9 +64,7 @@ async def supervise(
         await link.pump()
     finally:
         # Cancelled by the server, or ended already: then this is ignored.
-        session.end(
-            CloseCause(CauseKind.DRAINING, CloseCode.SERVICE_RESTART, "server is leaving")
-        )
+        session.end(CloseCause(CauseKind.DRAINING, CloseCode.SERVICE_RESTART, "server is leaving"))
         ending = asyncio.get_running_loop().create_task(
             _wind_up(session, link, spec, runtime, task, hooked)
         )
@@ -102,9 +98,7 @@ async def _handle(
     await handler
 
 
-def _handler_done(
-    session: Session[Any, Any], runtime: Runtime, task: asyncio.Task[None]
-) -> None:
+def _handler_done(session: Session[Any, Any], runtime: Runtime, task: asyncio.Task[None]) -> None:
     error = None if task.cancelled() else task.exception()
     match error:
         case None if task.cancelled():
@@ -118,9 +112,7 @@ def _handler_done(
         case Refused():
             cause = CloseCause(CauseKind.REFUSED, error.code, error.reason)
         case HTTPException() if error.status_code < 500:
-            cause = CloseCause(
-                CauseKind.REFUSED, CloseCode.POLICY_VIOLATION, str(error.detail)
-            )
+            cause = CloseCause(CauseKind.REFUSED, CloseCode.POLICY_VIOLATION, str(error.detail))
         case _:
             runtime.telemetry.emit(HandlerCrashed(session.id, session.route, error))
             cause = CloseCause(CauseKind.CRASHED, CloseCode.INTERNAL_ERROR, "internal error")
@@ -190,9 +182,7 @@ async def _close_link(
         # A close frame would wait behind the very data that does not drain.
         link.drop_waiting()
         possible = link.abort()
-        runtime.telemetry.emit(
-            TransportAborted(session.id, session.route, cause.reason, possible)
-        )
+        runtime.telemetry.emit(TransportAborted(session.id, session.route, cause.reason, possible))
         return
     code = cause.code if may_be_sent(cause.code) else CloseCode.INTERNAL_ERROR
     await link.close(code, cause.reason)

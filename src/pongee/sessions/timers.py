@@ -82,9 +82,7 @@ class SessionTimers:
         assert beat.idle_timeout is not None  # noqa: S101
         left = self._session.last_heard + beat.idle_timeout - self._runtime.clock.monotonic()
         if left <= 0:
-            self._session.end(
-                CloseCause(CauseKind.IDLE, CloseCode.IDLE_TIMEOUT, "idle timeout")
-            )
+            self._session.end(CloseCause(CauseKind.IDLE, CloseCode.IDLE_TIMEOUT, "idle timeout"))
         else:
             self._idle = self._runtime.wheel.call_later(left, self._check_idle)
 
