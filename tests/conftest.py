@@ -52,7 +52,11 @@ class PongeeProcess:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.wait_for("Application startup complete")
+        try:
+            self.wait_for("Application startup complete")
+        except AssertionError:
+            self.kill()
+            raise
         found = re.search(r"http://[^:/]+:(\d+)/", self.output())
         assert found, self.output()
         self.port = int(found[1])
@@ -78,7 +82,6 @@ class PongeeProcess:
                 self._reader.join(1)
                 if text in self.output():
                     return
-                self._process.kill()
                 raise AssertionError(f"{text!r} was not printed:\n{self.output()}")
             time.sleep(0.01)
 

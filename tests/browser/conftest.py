@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+
+from tests.conftest import require_tool
 
 FLAGS = [
     "--headless",
@@ -23,13 +24,7 @@ FLAGS = [
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Where Chromium is; without it the test is skipped, but never in CI."""
-    path = shutil.which("chromium")
-    if path is not None:
-        return path
-    reason = "needs Debian's chromium: apt-get install chromium"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    return require_tool(shutil.which("chromium"), "Debian's chromium", "apt-get install chromium")
 
 
 @pytest.fixture

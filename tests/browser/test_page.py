@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import time
 from urllib.parse import urlsplit
 
+import jwt
 import pytest
 from playwright.sync_api import Browser, Page, expect
+
+from tests.conftest import ProcessFactory
 
 pytestmark = pytest.mark.browser
 
@@ -15,21 +18,6 @@ AFTER_RESTART = 30_000
 
 CHAT = "/ws/chat/{room_id}"
 SECURE = "/ws/secure/{client_id}"
-
-
-class Process(Protocol):
-    """A running `pongee serve`."""
-
-    url: str
-    port: int
-
-    def stop(self) -> None: ...
-
-
-class StartProcess(Protocol):
-    """The `pongee_process` fixture."""
-
-    def __call__(self, env: dict[str, str] | None = None, port: int | None = None) -> Process: ...
 
 
 def open_page(browser: Browser, url: str, tab: str = "console", width: int = 1280) -> Page:
@@ -90,7 +78,7 @@ def overflows(page: Page) -> bool:
 
 
 def test_it_loads_cleanly_and_asks_nobody_else(
-    browser: Browser, pongee_process: StartProcess
+    browser: Browser, pongee_process: ProcessFactory
 ) -> None:
     server = pongee_process()
     page = browser.new_page()
@@ -114,7 +102,7 @@ def test_it_loads_cleanly_and_asks_nobody_else(
     assert hosts == {f"127.0.0.1:{server.port}"}
 
 
-def test_two_pages_chat_in_a_room(browser: Browser, pongee_process: StartProcess) -> None:
+def test_two_pages_chat_in_a_room(browser: Browser, pongee_process: ProcessFactory) -> None:
     server = pongee_process()
     ada, grace, other = (open_page(browser, server.url, "chat") for _ in range(3))
     join(ada, 7, "Ada")
@@ -137,7 +125,7 @@ def test_two_pages_chat_in_a_room(browser: Browser, pongee_process: StartProcess
     expect(grace.locator("#chat-join")).to_be_enabled()
 
 
-def test_a_refused_token_shows_its_reason(browser: Browser, pongee_process: StartProcess) -> None:
+def test_a_refused_token_shows_its_reason(browser: Browser, pongee_process: ProcessFactory) -> None:
     page = open_page(browser, pongee_process().url)
 
     connect(page, "/ws/auth", "not-a-jwt")
@@ -155,7 +143,7 @@ def test_a_refused_token_shows_its_reason(browser: Browser, pongee_process: Star
 
 
 def test_a_path_of_the_wrong_shape_shows_its_reason(
-    browser: Browser, pongee_process: StartProcess
+    browser: Browser, pongee_process: ProcessFactory
 ) -> None:
     page = open_page(browser, pongee_process().url)
     page.locator("#param-room_id").fill("not a number")
@@ -164,7 +152,7 @@ def test_a_path_of_the_wrong_shape_shows_its_reason(
 
 
 def test_a_ticket_opens_one_secure_connection(
-    browser: Browser, pongee_process: StartProcess
+    browser: Browser, pongee_process: ProcessFactory
 ) -> None:
     page = open_page(browser, pongee_process().url)
     page.locator("#route").select_option(SECURE)
@@ -184,8 +172,22 @@ def test_a_ticket_opens_one_secure_connection(
     expect_verdict(page, "HTTP 403")
 
 
+def test_with_a_secret_of_its_own_the_server_wants_a_pasted_jwt(
+    browser: Browser, pongee_process: ProcessFactory
+) -> None:
+    secret = "a secret of at least thirty-two bytes"
+    page = open_page(browser, pongee_process({"PONGEE_JWT_SECRET": secret}).url)
+    page.locator("#route").select_option(SECURE)
+    expect(page.locator("#user")).to_be_hidden()
+    page.locator("#jwt").fill(jwt.encode({"sub": "ada", "exp": time.time() + 600}, secret))
+    page.locator("#get-token-button").click()
+    expect(page.locator("#token-status")).to_contain_text("A ticket for one connection")
+    page.locator("#connect").click()
+    expect_connected(page)
+
+
 def test_a_token_opens_the_authenticated_route(
-    browser: Browser, pongee_process: StartProcess
+    browser: Browser, pongee_process: ProcessFactory
 ) -> None:
     page = open_page(browser, pongee_process().url)
     page.locator("#route").select_option("/ws/auth")
@@ -196,7 +198,7 @@ def test_a_token_opens_the_authenticated_route(
 
 
 def test_the_chat_comes_back_after_a_restart(
-    browser: Browser, pongee_process: StartProcess
+    browser: Browser, pongee_process: ProcessFactory
 ) -> None:
     server = pongee_process()
     pages = [open_page(browser, server.url, "chat") for _ in range(2)]
@@ -220,7 +222,7 @@ def test_the_chat_comes_back_after_a_restart(
 
 
 def test_a_server_that_is_gone_is_told_from_a_refusal(
-    browser: Browser, pongee_process: StartProcess
+    browser: Browser, pongee_process: ProcessFactory
 ) -> None:
     server = pongee_process()
     page = open_page(browser, server.url)
@@ -233,7 +235,7 @@ def test_a_server_that_is_gone_is_told_from_a_refusal(
 
 
 def test_realtime_answers_bad_input_and_beats(
-    browser: Browser, pongee_process: StartProcess
+    browser: Browser, pongee_process: ProcessFactory
 ) -> None:
     page = open_page(browser, pongee_process({"PONGEE_HEARTBEAT_INTERVAL": "0.5"}).url)
     connect(page, "/ws/realtime")
@@ -252,7 +254,7 @@ def test_realtime_answers_bad_input_and_beats(
 
 
 def test_what_cannot_be_sent_is_said_and_not_sent(
-    browser: Browser, pongee_process: StartProcess
+    browser: Browser, pongee_process: ProcessFactory
 ) -> None:
     page = open_page(browser, pongee_process().url)
     connect(page, CHAT)
@@ -271,7 +273,7 @@ def test_what_cannot_be_sent_is_said_and_not_sent(
     expect_received(page, 'Room 1: {"a": 1}')
 
 
-def test_the_log_is_bounded(browser: Browser, pongee_process: StartProcess) -> None:
+def test_the_log_is_bounded(browser: Browser, pongee_process: ProcessFactory) -> None:
     page = open_page(browser, pongee_process().url)
     connect(page, CHAT)
     expect_connected(page)
@@ -295,7 +297,7 @@ def test_the_log_is_bounded(browser: Browser, pongee_process: StartProcess) -> N
 
 @pytest.mark.parametrize("tab", ["console", "chat"])
 def test_nothing_scrolls_sideways_on_a_small_phone(
-    browser: Browser, pongee_process: StartProcess, tab: str
+    browser: Browser, pongee_process: ProcessFactory, tab: str
 ) -> None:
     page = open_page(browser, pongee_process().url, tab, width=360)
     if tab == "chat":
@@ -312,7 +314,7 @@ def test_nothing_scrolls_sideways_on_a_small_phone(
     assert not overflows(page)
 
 
-def test_the_keyboard_is_enough(browser: Browser, pongee_process: StartProcess) -> None:
+def test_the_keyboard_is_enough(browser: Browser, pongee_process: ProcessFactory) -> None:
     page = open_page(browser, pongee_process().url)
     keys = page.keyboard
 

@@ -33,9 +33,6 @@ holds more; a longer one is refused unread, so that nobody makes us hash or pars
 STATIC_TOKEN_SIZE = 8
 """Characters a static token has at least. Fewer can be guessed over the network."""
 
-TOKEN_SOURCE = "pongee.token_source"  # noqa: S105 - a key of the scope, not a secret
-"""Where in the scope the source is noted: it tells which subprotocol to choose."""
-
 logger = logging.getLogger("pongee.guards")
 
 
@@ -104,17 +101,13 @@ class TokenPolicy:
     async def __call__(self, connection: HTTPConnection) -> Identity | Pending:
         """Find and verify the token of a handshake.
 
-        On success the source is noted as ``connection.scope["pongee.token_source"]``.
-
         Raises:
             Refused: no token or a bad one (`status`), or it cannot be verified now (503).
         """
         for source in self.sources:
             token = source.extract(connection)
             if token is not None:
-                identity = await self._verify_or_refuse(token, source)
-                connection.scope[TOKEN_SOURCE] = source
-                return identity
+                return await self._verify_or_refuse(token, source)
         for source in self.sources:
             if isinstance(source, FirstMessage):
                 return Pending(self, source)

@@ -46,16 +46,29 @@ class ServerTraits:
 
 
 def traits_of(send: Callable[..., Any]) -> ServerTraits:
-    """Look at the server's own `send`; call it before anything wraps it."""
+    """Look at the server's own `send`; call it before anything wraps it.
+
+    uvicorn's and granian's `send` is a method of the connection's protocol, hypercorn's of one
+    stream, whose own ``send`` leads to the connection; an HTTP/2 connection is left alone there,
+    because other streams live on it.
+    """
     owner = getattr(send, "__self__", None)
     module = type(owner).__module__ if owner is not None else getattr(send, "__module__", "") or ""
     name = module.lstrip("_").partition(".")[0]
     transport = getattr(owner, "transport", None)
+    if name == "hypercorn":
+        protocol = getattr(getattr(owner, "send", None), "__self__", None)
+        if type(protocol).__name__ == "H11Protocol":
+            connection = getattr(getattr(protocol, "send", None), "__self__", None)
+            transport = getattr(getattr(connection, "writer", None), "transport", None)
     abort = getattr(transport, "abort", None)
+    # hypercorn can send pings, but never looks for the pongs; granian sends none.
+    config = getattr(owner, "config", None)
+    times = [getattr(config, name, 20.0) for name in ("ws_ping_interval", "ws_ping_timeout")]
     return ServerTraits(
         name=name if name in ("uvicorn", "hypercorn", "granian") else "unknown",
         abort=abort if callable(abort) else None,
-        pings=name in ("uvicorn", "hypercorn"),
+        pings=name == "uvicorn" and all(times),
     )
 
 

@@ -122,7 +122,8 @@ async def _serve(
         admission.slot.claim_user(identity.user)
     await _release_admission(websocket)
     try:
-        await websocket.accept(subprotocol=_subprotocol(spec, websocket))
+        offered = websocket.scope.get("subprotocols", [])
+        await websocket.accept(subprotocol=spec.choose_subprotocol(offered))
         if isinstance(identity, Pending):
             identity = await _first_message(identity, admission, websocket, runtime)
     except (OSError, WebSocketDisconnect):
@@ -165,16 +166,6 @@ async def _release_admission(websocket: WebSocket) -> None:
     stack = websocket.scope.get("fastapi_inner_astack")
     if isinstance(stack, AsyncExitStack):
         await stack.aclose()
-
-
-def _subprotocol(spec: EndpointSpec, websocket: WebSocket) -> str | None:
-    """Choose what the server speaks too; a token among the offers is never echoed."""
-    source = websocket.scope.get("pongee.token_source")
-    bearer = getattr(source, "subprotocol", None)
-    if isinstance(bearer, str):
-        return bearer
-    offered = websocket.scope.get("subprotocols", [])
-    return next((name for name in spec.subprotocols if name in offered), None)
 
 
 async def _first_message(

@@ -231,7 +231,9 @@ class _HandshakeReply:
     async def _accept_and_close(self, code: int, reason: str) -> None:
         self._accepted = True
         self._log(self._status or 403, reason)
-        await self._send({"type": "websocket.accept"})
+        spec, offered = self._admission.spec, self._scope.get("subprotocols", [])
+        chosen = None if spec is None else spec.choose_subprotocol(offered)
+        await self._send({"type": "websocket.accept", "subprotocol": chosen})
         await self._send(
             {"type": "websocket.close", "code": int(code), "reason": shorten_reason(reason)}
         )

@@ -76,6 +76,17 @@ class EndpointSpec:
     subprotocols: Sequence[str]
     expiry_warning: float
 
+    def choose_subprotocol(self, offered: Sequence[str]) -> str | None:
+        """Choose one of those the client offered that the endpoint speaks, or `None`.
+
+        A browser that offered some fails the connection when none is chosen, so a refusal by close
+        frame needs one too. A token among the offers is never chosen.
+        """
+        sources = getattr(self.auth, "sources", ())
+        bearers = (getattr(source, "subprotocol", None) for source in sources)
+        spoken = (*self.subprotocols, *(name for name in bearers if name))
+        return next((name for name in spoken if name in offered), None)
+
     @property
     def name(self) -> str:
         """The handler's name, for messages to developers."""

@@ -300,7 +300,7 @@ class Session(Generic[In, Out]):
         if problem is not None:
             job.close()
             raise problem
-        task = asyncio.get_running_loop().create_task(job)
+        task = asyncio.get_running_loop().create_task(job, name=job.__qualname__)
         self._jobs.add(task)
         task.add_done_callback(self._job_done)
         return task
@@ -312,8 +312,7 @@ class Session(Generic[In, Out]):
         error = task.exception()
         if error is None or isinstance(error, SessionClosed):
             return
-        name = getattr(task.get_coro(), "__qualname__", "job")
-        self._runtime.telemetry.emit(JobCrashed(self.id, self.route, name, error))
+        self._runtime.telemetry.emit(JobCrashed(self.id, self.route, task.get_name(), error))
         self.end(CloseCause(CauseKind.CRASHED, CloseCode.INTERNAL_ERROR, "internal error"))
 
     # The end

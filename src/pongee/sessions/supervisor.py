@@ -57,7 +57,7 @@ async def supervise(
     runtime.telemetry.emit(SessionOpened(session.id, session.route, session.user, session.address))
     hooked = _Hooked()
     task = asyncio.get_running_loop().create_task(
-        _handle(session, handler, runtime.on_connect, hooked)
+        _handle(session, handler, runtime.on_connect, hooked), name=spec.name
     )
     task.add_done_callback(lambda done: _handler_done(session, runtime, done))
     try:
@@ -142,7 +142,7 @@ async def _wind_up(
         handler.cancel()
     stubborn = await _wait(runtime, {handler, *jobs}, STUBBORN_TIMEOUT)
     for task in stubborn:
-        logger.error("%s: %r goes on although it was cancelled", session.route, task.get_coro())
+        logger.error("%s: %s goes on although it was cancelled", session.route, task.get_name())
     if hooked.began or not runtime.on_connect:
         await _run_hooks(session, runtime.on_disconnect)
     numbers = session.statistics()

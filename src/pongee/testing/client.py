@@ -25,7 +25,7 @@ class CloseFrame:
     reason: str
 
 
-class HandshakeRefused(Exception):  # noqa: N818 - what happened
+class HandshakeRefused(Exception):
     """The server answered the handshake with an HTTP response.
 
     Attributes:
