@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from fastapi import APIRouter, FastAPI
 from fastapi.exception_handlers import (
@@ -71,6 +71,7 @@ class Pongee:
         self._node = Node(
             caps=caps or Caps(max_connections=self.settings.max_connections),
             trusted=TrustedProxies(self.settings.trusted_proxies),
+            ping_interval=self.settings.ping_interval,
             clock=clock,
         )
         self._app: FastAPI | None = None
@@ -85,7 +86,7 @@ class Pongee:
         *,
         auth: Any = None,
         origins: Sequence[str] | OriginPolicy | None = None,
-        heartbeat: Heartbeat | None = None,
+        heartbeat: Heartbeat | Literal["auto"] | None = "auto",
         limits: Limits | None = None,
         overflow: Overflow = "disconnect",
         refuse: Refusal = "http",
@@ -104,7 +105,9 @@ class Pongee:
                 dependency that returns an `Identity`, a user's id or `None`, and raises `Refused`
                 or ``HTTPException``. Required.
             origins: allowed beside the server's own origin; by default the settings'.
-            heartbeat: JSON heartbeats and idle timeout; none by default.
+            heartbeat: messages that show liveness, and an idle timeout; by default none where the
+                server sends protocol pings (uvicorn, hypercorn), else one every ``ping_interval``
+                of the settings. `None` is none.
             limits: by default the application's.
             overflow: what happens to a client that reads too slowly.
             refuse: how a refusal is delivered: ``"http"`` before accept, or ``"close"``, accept

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from pongee.channels.encoding import Format, encode_any
 from pongee.channels.names import check_channel
+from pongee.errors import UsageError
 from pongee.links.base import Outgoing
 
 __all__ = ["Hub", "Publication", "Subscriber"]
@@ -39,7 +40,11 @@ class Subscriber(Protocol):
     """Who receives."""
 
     def deliver(self, publication: Publication) -> None:
-        """Take the publication without waiting. Must not raise."""
+        """Take the publication without waiting.
+
+        Raises:
+            UsageError: it cannot be encoded in the subscriber's format.
+        """
 
 
 class Hub:
@@ -67,7 +72,8 @@ class Hub:
             How many members it was handed to.
 
         Raises:
-            UsageError: the name is not allowed, or `data` cannot be written as JSON.
+            UsageError: the name is not allowed, or `data` cannot be encoded for some member; the
+                others got it.
         """
         check_channel(channel)
         members = self._members.get(channel)
@@ -76,8 +82,14 @@ class Hub:
         publication = Publication(channel, data, key)
         # A copy, because a member that is cut for reading too slowly leaves while we iterate.
         receivers = tuple(members)
+        problem: UsageError | None = None
         for subscriber in receivers:
-            subscriber.deliver(publication)
+            try:
+                subscriber.deliver(publication)
+            except UsageError as error:
+                problem = error  # of this member's format; the others get theirs
+        if problem is not None:
+            raise problem
         return len(receivers)
 
     def channels(self) -> dict[str, int]:

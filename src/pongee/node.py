@@ -30,7 +30,14 @@ class Node:
     Not for use from other threads.
     """
 
-    def __init__(self, *, caps: Caps, trusted: TrustedProxies, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        caps: Caps,
+        trusted: TrustedProxies,
+        ping_interval: float,
+        clock: Clock | None = None,
+    ) -> None:
         clock = clock or SystemClock()
         wheel = TimerWheel(clock)
         self.hub = Hub()
@@ -46,6 +53,7 @@ class Node:
             capacity=self.capacity,
             telemetry=self.telemetry,
             trusted=trusted,
+            ping_interval=ping_interval,
             _prefix=secrets.token_hex(4) + "-",
         )
 

@@ -222,7 +222,7 @@ async def test_tokens_never_reach_the_log(caplog: pytest.LogCaptureFixture) -> N
     """At any level, from any source, accepted or refused."""
     caplog.set_level(logging.DEBUG)
     world = World()
-    sources = [HeaderToken(), QueryToken("token"), SubprotocolToken(), FirstMessage()]
+    sources: list[Any] = [HeaderToken(), QueryToken("token"), SubprotocolToken(), FirstMessage()]
     _who(world, JWTBearer(SECRET, sources=sources))
     forged = JWT[:-4] + "AAAA"
     async with world.running() as server:

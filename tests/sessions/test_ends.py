@@ -221,7 +221,8 @@ async def test_drain_refuses_new_handshakes_and_spreads_the_closes() -> None:
             pass
 
     async with (
-        world.running() as server, connect(server.ws("/ws")) as one,
+        world.running() as server,
+        connect(server.ws("/ws")) as one,
         connect(server.ws("/ws")) as two,
     ):
         await eventually(lambda: len(world.opened) == 2)
@@ -275,7 +276,8 @@ async def test_disconnect_by_the_application_has_its_code_and_reason() -> None:
         await asyncio.Event().wait()
 
     async with (
-        world.running() as server, connect(server.ws("/ws?user=ada")) as one,
+        world.running() as server,
+        connect(server.ws("/ws?user=ada")) as one,
         connect(server.ws("/ws?user=ada")) as two,
         connect(server.ws("/ws?user=bob")) as three,
     ):

@@ -122,7 +122,7 @@ async def test_busy_handler_with_unread_input_outlives_ping_timeouts() -> None:
         # a server that counts them against the client.
         original = client.connection.protocol.receive_data
 
-        def counting(data: bytes) -> None:
+        def counting(data: bytes | bytearray) -> None:
             nonlocal pings
             pings += data.count(b"\x89")
             original(data)

@@ -44,6 +44,10 @@ async def _read_all(client: Client, count: int, delays: list[float]) -> None:
         delays.append(time.monotonic() - sent)
 
 
+async def _until(collected: list[float], size: int) -> None:
+    await eventually(lambda: len(collected) >= size, within=20)
+
+
 async def test_one_stalled_member_of_a_hundred_delays_nobody_and_is_cut() -> None:
     """20 MiB are published: the others are served at once, the stalled one is gone in time."""
     world = World()
@@ -65,8 +69,7 @@ async def test_one_stalled_member_of_a_hundred_delays_nobody_and_is_cut() -> Non
             for number in range(rounds):
                 await world.pongee.publish("room", f"{time.monotonic()} {payload}")
                 # The next one when everybody has this one: the delay is then the hub's own.
-                target = (number + 1) * members
-                await eventually(lambda target=target: len(delays) >= target, within=20)
+                await _until(delays, (number + 1) * members)
             await eventually(lambda: "too slow" in world.causes, within=4)
             gone_after = time.monotonic() - started
             assert world.pongee.channels()["room"] == members

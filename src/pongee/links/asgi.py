@@ -64,7 +64,7 @@ def traits_of(send: Callable[..., Any]) -> ServerTraits:
     abort = getattr(transport, "abort", None)
     # hypercorn can send pings, but never looks for the pongs; granian sends none.
     config = getattr(owner, "config", None)
-    times = [getattr(config, name, 20.0) for name in ("ws_ping_interval", "ws_ping_timeout")]
+    times = [getattr(config, field, 20.0) for field in ("ws_ping_interval", "ws_ping_timeout")]
     return ServerTraits(
         name=name if name in ("uvicorn", "hypercorn", "granian") else "unknown",
         abort=abort if callable(abort) else None,

@@ -24,7 +24,7 @@ from pongee.sessions.declare import (
     released_early,
 )
 from pongee.sessions.handshake import Admission, admission_of
-from pongee.sessions.options import EndpointSpec
+from pongee.sessions.options import EndpointSpec, Heartbeat
 from pongee.sessions.runtime import Runtime
 from pongee.sessions.session import Session
 from pongee.sessions.supervisor import supervise
@@ -133,7 +133,13 @@ async def _serve(
         return
     route = getattr(websocket.scope.get("route"), "path", spec.path)
     session: Session[Any, Any] = Session(
-        websocket, spec, runtime, identity, admission.client.ip, route
+        websocket,
+        spec,
+        runtime,
+        identity=identity,
+        address=admission.client.ip,
+        route=route,
+        heartbeat=_heartbeat(spec, runtime, pings=admission.traits.pings),
     )
     link = AsgiLink(
         websocket,
@@ -145,7 +151,7 @@ async def _serve(
     )
     session._link = link
     values[shape.session] = session
-    await supervise(session, link, spec, runtime, spec.handler(**values))
+    await supervise(session, link, spec, runtime, values)
 
 
 def _identity(spec: EndpointSpec, proof: Any) -> Identity:
@@ -159,6 +165,13 @@ def _identity(spec: EndpointSpec, proof: Any) -> Identity:
         f"{spec.path}: the auth policy returns an Identity, a user's id (str) or None, not "
         f"{type(proof).__name__}"
     )
+
+
+def _heartbeat(spec: EndpointSpec, runtime: Runtime, *, pings: bool) -> Heartbeat | None:
+    """Protocol pings where the server sends them, else messages that a script can see."""
+    if spec.heartbeat != "auto":
+        return spec.heartbeat
+    return None if pings else Heartbeat(interval=runtime.ping_interval)
 
 
 async def _release_admission(websocket: WebSocket) -> None:

@@ -17,6 +17,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import quote
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
@@ -38,6 +39,8 @@ logger = logging.getLogger("pongee.guards")
 
 SCOPE_KEY = "pongee"
 DENIAL = "websocket.http.response"
+LOGGED_PATH = 200
+"""Characters of a refused path in the log, percent-encoded: a peer must not write our log."""
 
 
 class Admission:
@@ -252,7 +255,7 @@ class _HandshakeReply:
     def _log(self, status: int, reason: str) -> None:
         self._runtime.telemetry.emit(
             HandshakeRefused(
-                route=self._scope["path"],
+                route=quote(self._scope["path"])[:LOGGED_PATH],
                 address=self._admission.client.ip,
                 status=status,
                 reason=reason,

@@ -69,7 +69,7 @@ class EndpointSpec:
     auth: Callable[..., Any]
     origins: OriginPolicy
     limits: Limits
-    heartbeat: Heartbeat | None
+    heartbeat: Heartbeat | Literal["auto"] | None
     overflow: Overflow
     refuse: Refusal
     on_invalid: OnInvalid | None

@@ -29,6 +29,7 @@ class Runtime:
     """One process's shared parts, wired by `node.Node`.
 
     Attributes:
+        ping_interval: seconds between heartbeats where the server sends no pings.
         draining: the process is leaving: no new handshakes.
         endings: tasks that bring sessions to their end; kept so that none is lost half-way.
     """
@@ -41,6 +42,7 @@ class Runtime:
     capacity: Capacity
     telemetry: Telemetry
     trusted: TrustedProxies
+    ping_interval: float = 20.0
     on_connect: list[Hook] = field(default_factory=list)
     on_disconnect: list[Hook] = field(default_factory=list)
     draining: bool = False

@@ -27,7 +27,7 @@ from pongee.hub import Publication
 from pongee.links.base import Link, Outgoing
 from pongee.registry import ConnectionInfo
 from pongee.sessions.inbound import error_reply
-from pongee.sessions.options import EndpointSpec
+from pongee.sessions.options import EndpointSpec, Heartbeat
 from pongee.sessions.runtime import Runtime
 from pongee.sessions.snapshot import Closed, SessionStatistics
 from pongee.sessions.timers import SessionTimers
@@ -58,9 +58,11 @@ class Session(Generic[In, Out]):
         websocket: WebSocket,
         spec: EndpointSpec,
         runtime: Runtime,
+        *,
         identity: Identity,
         address: str | None,
         route: str,
+        heartbeat: Heartbeat | None,
     ) -> None:
         self.id = runtime.new_id()
         self.route = route
@@ -95,7 +97,8 @@ class Session(Generic[In, Out]):
         self._errors: Window | None = None
         self._bucket, self._byte_bucket = _buckets(spec, runtime.clock.monotonic())
         self.last_heard = runtime.clock.monotonic()
-        self._timers = SessionTimers(self, spec, runtime)
+        self._heartbeat = heartbeat
+        self._timers = SessionTimers(self, spec, runtime, heartbeat)
 
     def __repr__(self) -> str:
         state = "open" if self._cause is None else str(self._cause)
@@ -300,7 +303,7 @@ class Session(Generic[In, Out]):
         if problem is not None:
             job.close()
             raise problem
-        task = asyncio.get_running_loop().create_task(job, name=job.__qualname__)
+        task = asyncio.get_running_loop().create_task(job, name=getattr(job, "__qualname__", "job"))
         self._jobs.add(task)
         task.add_done_callback(self._job_done)
         return task
@@ -387,10 +390,12 @@ class Session(Generic[In, Out]):
             self.end(CloseCause(CauseKind.BAD_INPUT, CloseCode.MESSAGE_TOO_BIG, "message too big"))
             return
         self._received += 1
-        if self._spec.heartbeat is not None:
+        if self._heartbeat is not None:
             self.last_heard = self._runtime.clock.monotonic()
         if self._bucket is not None or self._byte_bucket is not None:
             self._take_tokens(_byte_size(data))
+            if self._cause is not None:
+                return
         self._inbox.append(data)
         self._inbox_bytes += size
         if self._waiter is not None and not self._waiter.done():

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi.exceptions import HTTPException, WebSocketException
@@ -46,9 +46,9 @@ async def supervise(
     link: Link,
     spec: EndpointSpec,
     runtime: Runtime,
-    handler: Coroutine[Any, Any, Any],
+    values: dict[str, Any],
 ) -> None:
-    """Run `handler` for `session` until it has ended and everything is cleaned up.
+    """Run the endpoint's handler with `values` until the session has ended and is cleaned up.
 
     Cancellation: ends the session with 1012 and cleans up in the background.
     """
@@ -57,7 +57,7 @@ async def supervise(
     runtime.telemetry.emit(SessionOpened(session.id, session.route, session.user, session.address))
     hooked = _Hooked()
     task = asyncio.get_running_loop().create_task(
-        _handle(session, handler, runtime.on_connect, hooked), name=spec.name
+        _handle(session, spec, values, runtime.on_connect, hooked), name=spec.name
     )
     task.add_done_callback(lambda done: _handler_done(session, runtime, done))
     try:
@@ -84,18 +84,15 @@ class _Hooked:
 
 async def _handle(
     session: Session[Any, Any],
-    handler: Coroutine[Any, Any, Any],
+    spec: EndpointSpec,
+    values: dict[str, Any],
     on_connect: Iterable[Hook],
     hooked: _Hooked,
 ) -> None:
-    try:
-        for hook in on_connect:
-            hooked.began = True
-            await hook(session)
-    except BaseException:
-        handler.close()
-        raise
-    await handler
+    for hook in on_connect:
+        hooked.began = True
+        await hook(session)
+    await spec.handler(**values)
 
 
 def _handler_done(session: Session[Any, Any], runtime: Runtime, task: asyncio.Task[None]) -> None:

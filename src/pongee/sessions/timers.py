@@ -10,7 +10,7 @@ from typing import Protocol
 from pongee.channels.encoding import encode_any, to_json
 from pongee.clock import Timer
 from pongee.codes import CauseKind, CloseCause, CloseCode
-from pongee.sessions.options import EndpointSpec
+from pongee.sessions.options import EndpointSpec, Heartbeat
 from pongee.sessions.runtime import Runtime
 
 __all__ = ["SessionTimers", "Timed"]
@@ -31,10 +31,22 @@ class Timed(Protocol):
 class SessionTimers:
     """Arms, fires and cancels one session's appointments."""
 
-    __slots__ = ("_expires_at", "_expiry", "_heartbeat", "_idle", "_runtime", "_session", "_spec")
+    __slots__ = (
+        "_expires_at",
+        "_expiry",
+        "_heartbeat",
+        "_idle",
+        "_runtime",
+        "_session",
+        "_settings",
+        "_spec",
+    )
 
-    def __init__(self, session: Timed, spec: EndpointSpec, runtime: Runtime) -> None:
+    def __init__(
+        self, session: Timed, spec: EndpointSpec, runtime: Runtime, heartbeat: Heartbeat | None
+    ) -> None:
         self._session = session
+        self._settings = heartbeat
         self._spec = spec
         self._runtime = runtime
         self._heartbeat: Timer | None = None
@@ -44,7 +56,7 @@ class SessionTimers:
 
     def start(self, expires_at: float | None) -> None:
         """Begin, once the session is open. Times are counted from here."""
-        beat = self._spec.heartbeat
+        beat = self._settings
         if beat is not None and beat.interval is not None:
             self._heartbeat = self._runtime.wheel.call_later(beat.interval, self._beat)
         if beat is not None and beat.idle_timeout is not None:
@@ -69,7 +81,7 @@ class SessionTimers:
                 timer.cancel()
 
     def _beat(self) -> None:
-        beat = self._spec.heartbeat
+        beat = self._settings
         assert beat is not None  # noqa: S101 - armed only with a heartbeat
         assert beat.interval is not None  # noqa: S101
         self._heartbeat = self._runtime.wheel.call_later(beat.interval, self._beat)
@@ -77,7 +89,7 @@ class SessionTimers:
         self._session.push(encode_any(beat.message(self._runtime.clock.time()), form))
 
     def _check_idle(self) -> None:
-        beat = self._spec.heartbeat
+        beat = self._settings
         assert beat is not None  # noqa: S101 - armed only with a heartbeat
         assert beat.idle_timeout is not None  # noqa: S101
         left = self._session.last_heard + beat.idle_timeout - self._runtime.clock.monotonic()
