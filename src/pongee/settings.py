@@ -37,8 +37,6 @@ class Settings(BaseSettings):
         ping_timeout: how long a pong may take.
         max_message_size: of one inbound message.
         max_connections: sessions of one process.
-        api_key: key of the server API; unset, there is none.
-        admin_password: password of ``/status``; unset, there is none.
         drain_window: over which closes are spread at shutdown.
     """
 
@@ -56,8 +54,6 @@ class Settings(BaseSettings):
     ping_timeout: Annotated[float, Field(gt=0, le=86400)] = 20.0
     max_message_size: Annotated[int, Field(ge=1, le=1 << 30)] = 64 * 1024
     max_connections: Annotated[int, Field(ge=1)] = 10_000
-    api_key: SecretStr | None = None
-    admin_password: SecretStr | None = None
     drain_window: Annotated[float, Field(ge=0, le=3600)] = 1.0
 
     @field_validator("static_tokens", "allowed_origins", "trusted_proxies", mode="before")
@@ -118,12 +114,7 @@ def load_settings(**given: Any) -> Settings:
 
 def _explain(detail: dict[str, Any]) -> str:
     name = f"PONGEE_{str(detail['loc'][0]).upper()}" if detail["loc"] else "settings"
-    secret = detail["loc"] and detail["loc"][0] in (
-        "jwt_secret",
-        "static_tokens",
-        "api_key",
-        "admin_password",
-    )
+    secret = detail["loc"] and detail["loc"][0] in ("jwt_secret", "static_tokens")
     came = "(not shown)" if secret else repr(detail.get("input"))
     return f"{name}={came}: {detail['msg'].removeprefix('Value error, ')}"
 

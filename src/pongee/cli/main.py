@@ -68,8 +68,7 @@ def serve(
 ) -> None:
     """Serve the playground: five endpoints and the page.
 
-    Secrets are taken from the environment only: PONGEE_JWT_SECRET, PONGEE_STATIC_TOKENS,
-    PONGEE_API_KEY, PONGEE_ADMIN_PASSWORD.
+    Secrets are taken from the environment only: PONGEE_JWT_SECRET, PONGEE_STATIC_TOKENS.
     """
     settings = load_settings(
         host=host,

@@ -50,7 +50,8 @@ async def supervise(
 ) -> None:
     """Run the endpoint's handler with `values` until the session has ended and is cleaned up.
 
-    Cancellation: ends the session with 1012 and cleans up in the background.
+    Cancellation: a server that cancels the connection's task is shutting down. The session ends
+    with 1012, and this returns once it is cleaned up: raising would only print a traceback.
     """
     runtime.registry.add(session)
     session._timers.start(session.identity.expires_at)
@@ -62,8 +63,10 @@ async def supervise(
     task.add_done_callback(lambda done: _handler_done(session, runtime, done))
     try:
         await link.pump()
+    except asyncio.CancelledError:
+        logger.debug("%s: cancelled by the server; session %s", session.route, session.id)
     finally:
-        # Cancelled by the server, or ended already: then this is ignored.
+        # Ignored if the session has ended, as it has unless the server cancelled us.
         session.end(CloseCause(CauseKind.DRAINING, CloseCode.SERVICE_RESTART, "server is leaving"))
         ending = asyncio.get_running_loop().create_task(
             _wind_up(session, link, spec, runtime, task, hooked)

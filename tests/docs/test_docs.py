@@ -1,0 +1,52 @@
+"""What the documentation shows is what the code is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pongee import Settings
+from pongee.codes import CODES
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"<!-- ([^ ]+) -->\n```[a-z]*\n(.*?)```", re.DOTALL)
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_on_the_page_are_the_files_that_run(page: Path) -> None:
+    """A block under a file's name is that file, to the letter."""
+    for name, block in BLOCK.findall(page.read_text()):
+        assert block == (ROOT / name).read_text(), f"{page.name} shows another {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    """No link to a file that is not there."""
+    for target in LINK.findall(page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_readme_lists_every_close_code_with_its_meaning() -> None:
+    """The table is the code's own table."""
+    text = (ROOT / "README.md").read_text()
+    for code, info in CODES.items():
+        answer = "yes" if info.reconnect else "no"
+        assert f"| {int(code)} | {info.meaning} | {answer}" in text
+
+
+def test_readme_lists_every_setting() -> None:
+    """A setting nobody can find does not exist."""
+    text = (ROOT / "README.md").read_text()
+    listed = set(re.findall(r"^\| `(PONGEE_[A-Z_]+)`", text, re.MULTILINE))
+    assert listed == {f"PONGEE_{name.upper()}" for name in Settings.model_fields}
+
+
+def test_page_of_the_playground_knows_every_close_code() -> None:
+    """The page explains each code in words."""
+    text = (ROOT / "src/pongee/playground/static/codes.js").read_text()
+    for code in CODES:
+        assert re.search(rf"\b{int(code)}\b", text), f"codes.js does not know {int(code)}"
