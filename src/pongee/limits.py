@@ -1,7 +1,7 @@
 """Every bound: unit, default, and what happens when it is hit. ◇
 
 `Limits` are per session and can be set per endpoint; `Caps` are per process. ``None`` switches a
-bound off where that is safe.
+bound off where that is safe. The constants are the same for everybody.
 """
 
 from __future__ import annotations
@@ -10,10 +10,60 @@ from dataclasses import dataclass, fields
 
 from pongee.errors import ConfigurationError
 
-__all__ = ["Caps", "Limits"]
+__all__ = [
+    "AFTER_DRAIN",
+    "FIRST_MESSAGE_SIZE",
+    "LOGGED_PATH",
+    "MAX_CHANNEL_LENGTH",
+    "MAX_ERRORS_TOLD",
+    "MAX_HOPS",
+    "MIN_SECRET_BYTES",
+    "RETRY_PAUSE",
+    "STATIC_TOKEN_SIZE",
+    "STUBBORN_TIMEOUT",
+    "TOKEN_SIZE",
+    "Caps",
+    "Limits",
+]
 
 KIB = 1024
 MIB = 1024 * KIB
+
+# Bounds that no application has to change.
+
+MAX_CHANNEL_LENGTH = 255
+"""Characters of a channel name. Longer: `UsageError` at the call."""
+
+LOGGED_PATH = 200
+"""Characters of a refused path in the log, percent-encoded: a peer must not write our log."""
+
+STUBBORN_TIMEOUT = 5.0
+"""Seconds a handler or job may go on after it was cancelled; then it is left behind and logged."""
+
+MAX_ERRORS_TOLD = 10
+"""Errors listed in one reply; a hostile message could hold thousands of wrong items."""
+
+AFTER_DRAIN = 1.0
+"""Seconds that sessions may take beyond the drain window; then their sockets are cut."""
+
+MAX_HOPS = 32
+"""Addresses read per handshake. No real chain of proxies is longer; a hostile header may be."""
+
+TOKEN_SIZE = 8 * 1024
+"""Characters of a token (which are bytes: real ones are ASCII). No header a server takes by default
+holds more; a longer one is refused unread, so that nobody makes us hash or parse it."""
+
+STATIC_TOKEN_SIZE = 8
+"""Characters a static token has at least. Fewer can be guessed over the network."""
+
+FIRST_MESSAGE_SIZE = 16 * 1024
+"""Bytes of the message that may bring a token: twice the largest token, for the JSON around it."""
+
+RETRY_PAUSE = 5.0
+"""Seconds after a failed fetch before the next one: short, since nobody gets in meanwhile."""
+
+MIN_SECRET_BYTES = 32
+"""Bytes of an HS256 key (RFC 7518 section 3.2: at least as long as the hash's output)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,11 +13,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pongee.errors import ConfigurationError
 from pongee.guards.client_ip import TrustedProxies
 from pongee.guards.origin import OriginPolicy
+from pongee.limits import MIN_SECRET_BYTES
 
 __all__ = ["Settings", "load_settings"]
-
-MIN_SECRET_BYTES = 32
-"""Bytes of an HS256 key (RFC 7518 section 3.2: at least as long as the hash's output)."""
 
 
 class Settings(BaseSettings):

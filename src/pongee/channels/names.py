@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pongee.errors import UsageError
+from pongee.limits import MAX_CHANNEL_LENGTH
 
 __all__ = ["check_channel"]
-
-MAX_CHANNEL_LENGTH = 255
-"""Characters of a channel name. Longer: `UsageError` at the call."""
 
 
 def check_channel(channel: str) -> str:

@@ -16,12 +16,10 @@ from pydantic import SecretStr
 from uvicorn.config import LOGGING_CONFIG
 
 from pongee import ConfigurationError, Pongee, Settings, __version__
+from pongee.limits import AFTER_DRAIN
 from pongee.playground import create_app
 
 __all__ = ["PongeeServer", "run_server"]
-
-AFTER_DRAIN = 1.0
-"""Seconds that sessions may take beyond the drain window; then their sockets are cut."""
 
 
 def run_server(settings: Settings) -> None:

@@ -19,15 +19,13 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Literal, get_args
 
 from pongee.errors import ConfigurationError
+from pongee.limits import MAX_HOPS
 
 __all__ = ["ClientAddress", "ForwardingHeader", "TrustedProxies", "resolve_client"]
 
 ForwardingHeader = Literal["x-forwarded-for", "forwarded"]
 Headers = Sequence[tuple[bytes, bytes]]
 Address = IPv4Address | IPv6Address
-
-MAX_HOPS = 32
-"""Addresses read per handshake. No real chain of proxies is longer; a hostile header may be."""
 
 _SECURE = {"http": False, "ws": False, "https": True, "wss": True}
 _HOP = re.compile(r"(?:\[([0-9a-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?|([0-9a-f:.]+)", re.I | re.A)

@@ -26,6 +26,7 @@ import jwt
 
 from pongee.codes import CloseCode
 from pongee.errors import ConfigurationError, InvalidToken, Refused
+from pongee.limits import RETRY_PAUSE
 
 __all__ = ["KeySet", "check_algorithms", "prepare_key"]
 
@@ -34,9 +35,6 @@ KEY_PAIR_ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}
     | {"ES256", "ES256K", "ES384", "ES512", "EdDSA"}
 )
-
-RETRY_PAUSE = 5.0
-"""Seconds after a failed fetch before the next one: short, since nobody gets in meanwhile."""
 
 logger = logging.getLogger("pongee.guards")
 

@@ -23,15 +23,9 @@ from starlette.requests import HTTPConnection
 from pongee.errors import ConfigurationError, InvalidToken, Refused
 from pongee.guards.token import FirstMessage, TokenSource
 from pongee.guards.verdict import ANONYMOUS, Identity
+from pongee.limits import STATIC_TOKEN_SIZE, TOKEN_SIZE
 
 __all__ = ["AnyOf", "Pending", "StaticTokens", "TokenPolicy", "Verifier", "public"]
-
-TOKEN_SIZE = 8 * 1024
-"""Characters of a token (which are bytes: real ones are ASCII). No header a server takes by default
-holds more; a longer one is refused unread, so that nobody makes us hash or parse it."""
-
-STATIC_TOKEN_SIZE = 8
-"""Characters a static token has at least. Fewer can be guessed over the network."""
 
 logger = logging.getLogger("pongee.guards")
 

@@ -18,6 +18,7 @@ from pydantic_core import from_json
 from starlette.requests import HTTPConnection
 
 from pongee.errors import ConfigurationError
+from pongee.limits import FIRST_MESSAGE_SIZE
 
 __all__ = [
     "CookieToken",
@@ -27,9 +28,6 @@ __all__ = [
     "SubprotocolToken",
     "TokenSource",
 ]
-
-FIRST_MESSAGE_SIZE = 16 * 1024
-"""Bytes of the message that may bring a token: twice the largest token, for the JSON around it."""
 
 _HTTP_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 

@@ -28,6 +28,7 @@ from pongee.codes import CloseCode, shorten_reason
 from pongee.errors import Refused
 from pongee.guards.capacity import Slot
 from pongee.guards.client_ip import ClientAddress, resolve_client
+from pongee.limits import LOGGED_PATH
 from pongee.links.asgi import ServerTraits, traits_of
 from pongee.sessions.options import EndpointSpec, Refusal
 from pongee.sessions.runtime import Runtime
@@ -39,8 +40,6 @@ logger = logging.getLogger("pongee.guards")
 
 SCOPE_KEY = "pongee"
 DENIAL = "websocket.http.response"
-LOGGED_PATH = 200
-"""Characters of a refused path in the log, percent-encoded: a peer must not write our log."""
 
 
 class Admission:

@@ -16,14 +16,12 @@ from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapt
 
 from pongee.channels.encoding import Format, to_json
 from pongee.errors import ConfigurationError, MessageError, UsageError
+from pongee.limits import MAX_ERRORS_TOLD
 
 __all__ = ["Codec", "error_reply"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-
-MAX_ERRORS_TOLD = 10
-"""Errors listed in one reply; a hostile message could hold thousands of wrong items."""
 
 
 class Codec(Generic[In, Out]):

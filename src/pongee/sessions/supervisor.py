@@ -23,6 +23,7 @@ from fastapi.exceptions import HTTPException, WebSocketException
 
 from pongee.codes import CauseKind, CloseCause, CloseCode, may_be_sent
 from pongee.errors import Refused, SessionClosed
+from pongee.limits import STUBBORN_TIMEOUT
 from pongee.links.base import Link
 from pongee.sessions.options import EndpointSpec
 from pongee.sessions.runtime import Hook, Runtime
@@ -32,9 +33,6 @@ from pongee.telemetry import HandlerCrashed, SessionEnded, SessionOpened, Transp
 __all__ = ["supervise"]
 
 logger = logging.getLogger("pongee.sessions")
-
-STUBBORN_TIMEOUT = 5.0
-"""Seconds a handler or job may go on after it was cancelled; then it is left behind and logged."""
 
 _PEER_GONE = frozenset(
     {CauseKind.CLIENT_CLOSED, CauseKind.CONNECTION_LOST, CauseKind.DRAINING, CauseKind.RETURNED}
