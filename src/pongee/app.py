@@ -106,7 +106,7 @@ class Pongee:
                 or ``HTTPException``. Required.
             origins: allowed beside the server's own origin; by default the settings'.
             heartbeat: messages that show liveness, and an idle timeout; by default none where the
-                server sends protocol pings (uvicorn, hypercorn), else one every ``ping_interval``
+                server looks after pings and pongs (uvicorn), else one every ``ping_interval``
                 of the settings. `None` is none.
             limits: by default the application's.
             overflow: what happens to a client that reads too slowly.

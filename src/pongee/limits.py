@@ -17,9 +17,11 @@ __all__ = [
     "MAX_CHANNEL_LENGTH",
     "MAX_ERRORS_TOLD",
     "MAX_HOPS",
+    "MESSAGES_PER_TURN",
     "MIN_SECRET_BYTES",
     "RETRY_PAUSE",
     "STATIC_TOKEN_SIZE",
+    "STOP_TIMEOUT",
     "STUBBORN_TIMEOUT",
     "TOKEN_SIZE",
     "Caps",
@@ -40,8 +42,14 @@ LOGGED_PATH = 200
 STUBBORN_TIMEOUT = 5.0
 """Seconds a handler or job may go on after it was cancelled; then it is left behind and logged."""
 
+MESSAGES_PER_TURN = 64
+"""Messages one handler gets without a turn for others. More: it yields to the event loop once."""
+
 MAX_ERRORS_TOLD = 10
 """Errors listed in one reply; a hostile message could hold thousands of wrong items."""
+
+STOP_TIMEOUT = 5.0
+"""Seconds sessions may take when the application's lifespan ends; then it ends without them."""
 
 AFTER_DRAIN = 1.0
 """Seconds that sessions may take beyond the drain window; then their sockets are cut."""
@@ -74,7 +82,12 @@ class Limits:
         max_message_size: bytes of one inbound message. More: close 1009. The ASGI server's own
             limit (uvicorn: ``--ws-max-size``) acts first where it is lower.
         inbox_messages: messages received but not yet taken by the handler. Full: reading pauses.
-        inbox_bytes: the same in bytes. Full: reading pauses.
+            A handler that never reads would so miss its client's departure, so after
+            `handler_grace` reading goes on there, and what does not fit is discarded and counted.
+        inbox_bytes: the same in bytes.
+        inbox_patience: seconds a full inbox may keep reading paused. Then close 1008: on plain ASGI
+            neither a pong nor a departure can be seen meanwhile, so keep it below the server's
+            ping timeout.
         outbox_messages: messages waiting for a client that reads slowly. Full: the endpoint's
             overflow policy.
         outbox_bytes: the same in bytes.
@@ -97,8 +110,9 @@ class Limits:
     """
 
     max_message_size: int = 64 * KIB
-    inbox_messages: int = 64
+    inbox_messages: int = 1024
     inbox_bytes: int = 1 * MIB
+    inbox_patience: float = 15.0
     outbox_messages: int = 1024
     outbox_bytes: int = 1 * MIB
     write_deadline: float = 10.0

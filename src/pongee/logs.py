@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
+from collections.abc import Mapping
 from typing import Any
 
 __all__ = ["Redaction", "install_redaction"]
@@ -50,6 +52,8 @@ class Redaction(logging.Filter):
             return True
         if isinstance(record.args, tuple):
             record.args = tuple(_redact(arg) for arg in record.args)
+        elif isinstance(record.args, Mapping):
+            record.args = _redact_mapping(record.args)
         record.msg = _redact(record.msg)
         return True
 
@@ -66,6 +70,18 @@ def _redact(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     return _QUERY.sub("?[redacted]", value)
+
+
+def _redact_mapping(args: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Redact an access log's fields; hypercorn and granian keep the bare query under these names.
+
+    A copy of the same class: hypercorn's answers "-" for what it does not know.
+    """
+    redacted = copy.copy(args)
+    for name, value in args.items():
+        bare_query = name in ("q", "query_string") and value
+        redacted[name] = "[redacted]" if bare_query else _redact(value)  # type: ignore[index]
+    return redacted
 
 
 def _redact_wire(message: str, args: Any) -> str:

@@ -12,7 +12,7 @@ from pongee.codes import CauseKind, CloseCause, CloseCode
 from pongee.guards.capacity import Capacity
 from pongee.guards.client_ip import TrustedProxies
 from pongee.hub import Hub
-from pongee.limits import Caps
+from pongee.limits import STOP_TIMEOUT, Caps
 from pongee.links.stall import StallWatch
 from pongee.registry import Connected, Registry
 from pongee.sessions.runtime import Runtime
@@ -94,20 +94,16 @@ class Node:
         for number, connection in enumerate(sessions):
             delay = window * number / len(sessions)
             runtime.wheel.call_later(delay, lambda one=connection: _leave(one))  # type: ignore[misc]
-        while self.registry or runtime.endings:
-            waiting = set(runtime.endings)
-            if waiting:
-                await asyncio.wait(waiting, timeout=0.05)
-            else:
-                await asyncio.sleep(0.02)
+        while runtime.unfinished:
+            await asyncio.wait(set(runtime.unfinished))
 
     async def stop(self) -> None:
         """End what is left, at once, and forget every timer."""
         self.runtime.draining = True
         for connection in self.registry:
             _leave(connection)
-        if self.runtime.endings:
-            await asyncio.wait(set(self.runtime.endings), timeout=5)
+        if self.runtime.unfinished:
+            await asyncio.wait(set(self.runtime.unfinished), timeout=STOP_TIMEOUT)
         self.runtime.wheel.close()
 
 

@@ -6,10 +6,11 @@ import asyncio
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path, Query
+from fastapi import FastAPI, Path, Query, WebSocket
 from pydantic import BaseModel
 
 from pongee import Heartbeat, Limits, Pongee, Refused, Session, public
+from pongee.sessions.handshake import admission_of
 
 MESSAGE_LIMIT = 1000
 WRITE_DEADLINE = 0.4
@@ -92,6 +93,15 @@ async def large(session: Session[bytes, str]) -> None:
     """Take anything: here the server's own limit on messages acts."""
     async for message in session:
         await session.send(str(len(message)))
+
+
+@pongee.endpoint("/traits", auth=public)
+async def traits(websocket: WebSocket, session: Session[str, dict[str, Any]]) -> None:
+    """Tell what Pongee has found out about the server; not public, but worth a test."""
+    admission = admission_of(websocket)
+    assert admission is not None
+    found = admission.traits
+    await session.send({"name": found.name, "abort": bool(found.abort), "pings": found.pings})
 
 
 @pongee.endpoint("/push", auth=public)

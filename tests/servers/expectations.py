@@ -29,13 +29,14 @@ class Expected:
         oversize_frame: bytes a frame must have to be over the server's own limit.
         oversize: what the client sees of that.
         oversize_kind: the kind told.
+        oversize_waits: whether it keeps the session until the peer answers its close frame.
         shutdown: the close code clients see after SIGTERM, 1006 for none.
         shutdown_within: seconds the process may take to end with clients connected.
         exit_status: after SIGTERM.
         shutdown_kind: the kind told.
         cuts_stalled: whether the TCP connection of a stalled reader is cut.
+        traits: the name Pongee knows it by.
         pings: whether a client that vanished is found by the server's pings.
-        logs_ws_query: whether the access log has the query string of a handshake at all.
     """
 
     name: str
@@ -51,10 +52,12 @@ class Expected:
     oversize_frame: int = SERVER_MESSAGE_LIMIT + 1
     oversize: int
     oversize_kind: str
+    oversize_waits: bool = False
     shutdown: int
     shutdown_within: float
     exit_status: int
     shutdown_kind: str
+    traits: str
     cuts_stalled: bool
     pings: bool
 
@@ -68,7 +71,7 @@ def _uvicorn(ws: str) -> Callable[[int, str], list[str]]:
             *("-m", "uvicorn", APP, "--port", str(port), "--ws", ws, "--no-proxy-headers"),
             *("--ws-max-size", str(SERVER_MESSAGE_LIMIT)),
             *("--ws-ping-interval", str(PING_INTERVAL), "--ws-ping-timeout", str(PING_TIMEOUT)),
-            *("--timeout-graceful-shutdown", "2"),
+            *("--timeout-graceful-shutdown", "1"),
         ]
 
     return command
@@ -106,6 +109,7 @@ SERVERS = [
         shutdown_within=2,
         exit_status=-15,
         shutdown_kind="server is leaving",
+        traits="uvicorn",
         cuts_stalled=True,
         pings=True,
     ),
@@ -124,6 +128,7 @@ SERVERS = [
         shutdown_within=2,
         exit_status=-15,
         shutdown_kind="server is leaving",
+        traits="uvicorn",
         cuts_stalled=True,
         pings=True,
     ),
@@ -139,10 +144,12 @@ SERVERS = [
         bad_opcode=1006,
         oversize=1009,
         oversize_kind="connection lost",
+        oversize_waits=True,
         shutdown=1012,
         shutdown_within=4,
         exit_status=0,
         shutdown_kind="server is leaving",
+        traits="hypercorn",
         cuts_stalled=True,
         pings=False,
     ),
@@ -158,10 +165,11 @@ SERVERS = [
         oversize_frame=16 * 1024 * 1024 + 1,
         oversize=1005,
         oversize_kind="connection lost",
-        shutdown=1012,
+        shutdown=1006,
         shutdown_within=3,
         exit_status=0,
-        shutdown_kind="server is leaving",
+        shutdown_kind="connection lost",
+        traits="granian",
         cuts_stalled=False,
         pings=False,
     ),

@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from pongee.testing import Client, connect
+from pongee.testing import Client, connect, eventually
 from tests.servers.expectations import Expected
 
 ROOT = Path(__file__).parent.parent.parent
@@ -42,7 +42,7 @@ class ServerProcess:
         self._process = subprocess.Popen(
             [sys.executable, *expected.command(self.port, str(settings))],
             env=clean | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(paths)},
-            cwd=directory,
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -67,6 +67,10 @@ class ServerProcess:
     def output(self) -> str:
         """Everything printed so far."""
         return "".join(self._lines)
+
+    async def until_printed(self, text: str, within: float = 2.0) -> None:
+        """Wait until `text` has been printed."""
+        await eventually(lambda: text in self.output(), within=within, what=f"{text} is printed")
 
     async def report(self, tag: str) -> dict[str, Any]:
         """Ask the application what it knows of the sessions with `tag`."""
@@ -96,6 +100,15 @@ class ServerProcess:
         report = await self.until(tag, lambda report: not report["handling"], within)
         assert len(report["ends"]) == 1, report
         return dict(report["ends"][0])
+
+    async def is_gone(self, tag: str, within: float) -> bool:
+        """Tell whether the registry forgets the sessions with `tag` in time."""
+        deadline = time.monotonic() + within
+        while (await self.report(tag))["open"]:
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.01)
+        return True
 
     def terminate(self) -> None:
         """Send SIGTERM, as an init system does."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pongee import CauseKind, CloseCause, Session, SessionClosed, UsageError, public
-from pongee.testing import connect, eventually
+from pongee import CauseKind, CloseCause, Limits, Session, SessionClosed, UsageError, public
+from pongee.testing import CloseFrame, ManualClock, connect, eventually
 from tests.sessions.conftest import World
 
 pytestmark = pytest.mark.anyio
@@ -139,9 +139,10 @@ async def test_full_inbox_pauses_reading_and_loses_nothing() -> None:
     world, release = World(), asyncio.Event()
     sessions: list[Session[str, str]] = []
 
-    @world.pongee.endpoint("/ws", auth=public)
+    @world.pongee.endpoint("/ws", auth=public, limits=Limits(inbox_messages=64))
     async def handler(session: Session[str, str]) -> None:
         sessions.append(session)
+        await session.send(await session.receive())
         await release.wait()
         async for text in session:
             await session.send(text)
@@ -153,6 +154,72 @@ async def test_full_inbox_pauses_reading_and_loses_nothing() -> None:
         release.set()
         assert [await client.receive() for _ in range(500)] == [str(n) for n in range(500)]
         assert sessions[0].statistics().received_messages == 500
+
+
+async def test_inbox_that_stays_full_ends_the_session_with_1008() -> None:
+    """A paused reader sees neither pongs nor the departure, so a pause is bounded."""
+    clock = ManualClock()
+    world = World(clock=clock)
+    sessions: list[Session[str, str]] = []
+
+    @world.pongee.endpoint("/ws", auth=public, limits=Limits(inbox_messages=4, inbox_patience=15))
+    async def handler(session: Session[str, str]) -> None:
+        sessions.append(session)
+        await session.send(await session.receive())
+        await asyncio.Event().wait()
+
+    async with world.running() as server, connect(server.ws("/ws")) as client:
+        for number in range(20):
+            await client.send(str(number))
+        assert await client.receive() == "0"
+        await eventually(lambda: sessions[0].statistics().unread_messages >= 3)
+        clock.advance(14.9)
+        assert world.causes == []
+        clock.advance(0.2)
+        assert await client.wait_closed() == CloseFrame(1008, "too many unread messages")
+        await eventually(lambda: world.causes == ["too many messages or errors"])
+
+
+async def test_handler_that_never_reads_discards_what_does_not_fit_and_sees_the_departure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A chatty client of a push-only handler is neither cut nor missed when it leaves."""
+    world = World()
+    sessions: list[Session[str, str]] = []
+
+    @world.pongee.endpoint("/ws", auth=public, limits=Limits(inbox_messages=4))
+    async def handler(session: Session[str, str]) -> None:
+        sessions.append(session)
+        await asyncio.Event().wait()
+
+    async with world.running() as server:
+        async with connect(server.ws("/ws")) as client:
+            for number in range(20):
+                await client.send(str(number))
+            await eventually(lambda: sessions and sessions[0].statistics().discarded_messages == 16)
+            assert world.causes == []
+        await eventually(lambda: world.causes == ["client closed"], within=1)
+    assert caplog.text.count("more are discarded") == 1
+
+
+async def test_late_reader_is_told_that_messages_were_discarded() -> None:
+    """A gap is an honest end, never silence."""
+    world, release = World(), asyncio.Event()
+    sessions: list[Session[str, str]] = []
+
+    @world.pongee.endpoint("/ws", auth=public, limits=Limits(inbox_messages=4))
+    async def handler(session: Session[str, str]) -> None:
+        sessions.append(session)
+        await release.wait()
+        async for _ in session:
+            pass
+
+    async with world.running() as server, connect(server.ws("/ws")) as client:
+        for number in range(20):
+            await client.send(str(number))
+        await eventually(lambda: sessions and sessions[0].statistics().discarded_messages == 16)
+        release.set()
+        assert await client.wait_closed() == CloseFrame(1008, "too many unread messages")
 
 
 async def test_job_dies_with_the_session() -> None:

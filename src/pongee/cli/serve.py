@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import secrets
+import signal
 import socket
 import sys
 from typing import Any
@@ -32,6 +33,7 @@ def run_server(settings: Settings) -> None:
     if development:
         settings = settings.model_copy(update={"jwt_secret": SecretStr(secrets.token_hex(32))})
     app = create_app(settings, development=development)
+    _leave_signals_to_uvicorn()
     with _listen(settings) as listener:
         _announce(settings, listener.getsockname()[1], development)
         server = PongeeServer(_config(app, settings), app.state.pongee)
@@ -62,6 +64,12 @@ class PongeeServer(uvicorn.Server):
             waited += 0.05
         drain.cancel()
         await super().shutdown(sockets)
+
+
+def _leave_signals_to_uvicorn() -> None:
+    """Make an end by signal a success: uvicorn raises it again once it has shut down in order."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
 
 
 def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:

@@ -4,9 +4,9 @@ One task reads (`AsgiLink.pump`, run by the session's owner). Writes happen in t
 while nothing waits, which is the common case and costs no task switch; as soon as something waits,
 a writer task sends it in order and ends when the outbox is empty.
 
-What plain ASGI cannot do: tell when a ping was answered, or cut a connection. uvicorn keeps its
-transport on the object whose `send` it gives the application, so there we can abort; elsewhere
-`AsgiLink.abort` drops what waits, says `False`, and the server's own socket lingers.
+What plain ASGI cannot do: tell when a ping was answered, or cut a connection. uvicorn and
+hypercorn keep their transport within reach of the `send` they give the application, so there we can
+abort; elsewhere `AsgiLink.abort` drops what waits, says `False`, and the server's socket lingers.
 """
 
 from __future__ import annotations
@@ -289,6 +289,11 @@ class AsgiLink:
             return False
         self._traits.abort()
         return True
+
+    def abort_after(self, seconds: float) -> None:
+        """Cut the connection after `seconds`, if it is still there and the server lets us."""
+        if self._traits.abort is not None:
+            self._watch.wheel.call_later(seconds, self._traits.abort)
 
     def drop_waiting(self) -> None:
         """Drop what waits, so that a close frame has a chance to be next."""

@@ -129,5 +129,8 @@ class Link(Protocol):
     def abort(self) -> bool:
         """Cut the connection now and drop what waits; false where the server cannot."""
 
+    def abort_after(self, seconds: float) -> None:
+        """Cut the connection after `seconds`, if it is still there."""
+
     def statistics(self) -> LinkStatistics:
         """Counters, cheap to take."""

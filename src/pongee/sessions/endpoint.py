@@ -149,7 +149,7 @@ async def _serve(
         watch=runtime.watch,
         traits=admission.traits,
     )
-    session._link = link
+    session.attach(link)
     values[shape.session] = session
     await supervise(session, link, spec, runtime, values)
 

@@ -32,6 +32,7 @@ class Runtime:
         ping_interval: seconds between heartbeats where the server sends no pings.
         draining: the process is leaving: no new handshakes.
         endings: tasks that bring sessions to their end; kept so that none is lost half-way.
+        unfinished: one future for each session from its start to its last hook.
     """
 
     clock: Clock
@@ -47,6 +48,7 @@ class Runtime:
     on_disconnect: list[Hook] = field(default_factory=list)
     draining: bool = False
     endings: set[asyncio.Task[None]] = field(default_factory=set)
+    unfinished: set[asyncio.Future[None]] = field(default_factory=set)
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     _prefix: str = ""
 

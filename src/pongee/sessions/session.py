@@ -9,7 +9,7 @@ sending raises `SessionClosed`.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import logging
 from collections.abc import AsyncIterator, Coroutine
 from types import SimpleNamespace
 from typing import Any, Generic, TypeVar
@@ -24,9 +24,11 @@ from pongee.errors import InvalidToken, MessageError, SessionClosed, UsageError
 from pongee.guards.rate import TokenBucket, Window
 from pongee.guards.verdict import Identity
 from pongee.hub import Publication
+from pongee.limits import MESSAGES_PER_TURN
 from pongee.links.base import Link, Outgoing
 from pongee.registry import ConnectionInfo
 from pongee.sessions.inbound import error_reply
+from pongee.sessions.inbox import Inbox
 from pongee.sessions.options import EndpointSpec, Heartbeat
 from pongee.sessions.runtime import Runtime
 from pongee.sessions.snapshot import Closed, SessionStatistics
@@ -34,6 +36,8 @@ from pongee.sessions.timers import SessionTimers
 from pongee.telemetry import JobCrashed, MessageRejected
 
 __all__ = ["Session"]
+
+logger = logging.getLogger("pongee.sessions")
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -81,14 +85,10 @@ class Session(Generic[In, Out]):
         self._jobs: set[asyncio.Task[Any]] = set()
 
         limits = spec.limits
-        self._inbox: deque[str | bytes] = deque()
-        self._inbox_bytes = 0
-        self._inbox_messages_max = limits.inbox_messages
-        self._inbox_bytes_max = limits.inbox_bytes
-        self._paused = False
+        self._inbox = Inbox(limits, runtime.wheel, self._end_unread, self._warn_unread)
+        self._streak = 0
         self._waiter: asyncio.Future[None] | None = None
         self._iterating = False
-        self._has_read = False
         self._received = 0
         self._rejected = 0
         self._max_size = limits.max_message_size
@@ -99,6 +99,11 @@ class Session(Generic[In, Out]):
         self.last_heard = runtime.clock.monotonic()
         self._heartbeat = heartbeat
         self._timers = SessionTimers(self, spec, runtime, heartbeat)
+
+    def attach(self, link: Link) -> None:
+        """Give the session its link, before anything else happens."""
+        self._link = link
+        self._inbox.attach(link)
 
     def __repr__(self) -> str:
         state = "open" if self._cause is None else str(self._cause)
@@ -173,7 +178,8 @@ class Session(Generic[In, Out]):
                 "messages; read in one place and hand the messages on, for example by a queue"
             )
         self._iterating = True
-        self._has_read = True
+        if not self._inbox.has_reader:
+            self._inbox.begin_reading()
         try:
             while True:
                 if not self._inbox:
@@ -181,10 +187,11 @@ class Session(Generic[In, Out]):
                         raise StopAsyncIteration
                     await self._wait_for_message()
                     continue
-                data = self._inbox.popleft()
-                self._inbox_bytes -= len(data)
-                if self._paused:
-                    self._resume_if_room()
+                self._streak += 1
+                if self._streak >= MESSAGES_PER_TURN:
+                    self._streak = 0
+                    await asyncio.sleep(0)
+                data = self._inbox.take()
                 try:
                     return self._decode(data)  # type: ignore[no-any-return]
                 except MessageError as error:
@@ -207,6 +214,7 @@ class Session(Generic[In, Out]):
             raise SessionClosed(self._cause_or_lost()) from None
 
     async def _wait_for_message(self) -> None:
+        self._streak = 0
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
@@ -363,6 +371,7 @@ class Session(Generic[In, Out]):
             self._runtime.hub.unsubscribe(channel, self)
         self._channels.clear()
         self._timers.cancel()
+        self._inbox.close()
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(cause)
         if self._waiter is not None and not self._waiter.done():
@@ -396,16 +405,9 @@ class Session(Generic[In, Out]):
             self._take_tokens(_byte_size(data))
             if self._cause is not None:
                 return
-        self._inbox.append(data)
-        self._inbox_bytes += size
+        self._inbox.put(data)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        if (
-            len(self._inbox) >= self._inbox_messages_max
-            or self._inbox_bytes >= self._inbox_bytes_max
-        ):
-            self._paused = True
-            self._link.pause_reading()
 
     def on_lost(self, cause: CloseCause) -> None:
         """Learn from the link that the peer is gone."""
@@ -425,13 +427,17 @@ class Session(Generic[In, Out]):
             return
         self.end(CloseCause(CauseKind.TOO_MANY, CloseCode.POLICY_VIOLATION, why))
 
-    def _resume_if_room(self) -> None:
-        if (
-            len(self._inbox) <= self._inbox_messages_max // 2
-            and self._inbox_bytes <= self._inbox_bytes_max // 2
-        ):
-            self._paused = False
-            self._link.resume_reading()
+    def _end_unread(self) -> None:
+        why = "too many unread messages"
+        self.end(CloseCause(CauseKind.TOO_MANY, CloseCode.POLICY_VIOLATION, why))
+
+    def _warn_unread(self, unread: int) -> None:
+        logger.warning(
+            "%s: the handler has read nothing of %d messages; more are discarded; session %s",
+            self.route,
+            unread,
+            self.id,
+        )
 
     # Snapshots
 
@@ -457,6 +463,7 @@ class Session(Generic[In, Out]):
             received_messages=self._received,
             rejected_messages=self._rejected,
             unread_messages=len(self._inbox),
+            discarded_messages=self._inbox.discarded,
             sent_messages=numbers.sent_messages,
             waiting_messages=numbers.outbox_messages,
             waiting_bytes=numbers.outbox_bytes,

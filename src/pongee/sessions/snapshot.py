@@ -19,6 +19,7 @@ class SessionStatistics:
         received_messages: from the peer, valid or not.
         rejected_messages: of those, how many could not be used.
         unread_messages: received and not yet taken by the handler.
+        discarded_messages: received and thrown away, as the handler never reads.
         sent_messages: written to the server.
         waiting_messages: in the outbox.
         waiting_bytes: in the outbox.
@@ -31,6 +32,7 @@ class SessionStatistics:
     received_messages: int
     rejected_messages: int
     unread_messages: int
+    discarded_messages: int
     sent_messages: int
     waiting_messages: int
     waiting_bytes: int

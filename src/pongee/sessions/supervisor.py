@@ -15,6 +15,7 @@ shutdown cannot stop them half-way.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -51,6 +52,8 @@ async def supervise(
     Cancellation: a server that cancels the connection's task is shutting down. The session ends
     with 1012, and this returns once it is cleaned up: raising would only print a traceback.
     """
+    finished = asyncio.get_running_loop().create_future()
+    runtime.unfinished.add(finished)
     runtime.registry.add(session)
     session._timers.start(session.identity.expires_at)
     runtime.telemetry.emit(SessionOpened(session.id, session.route, session.user, session.address))
@@ -59,19 +62,33 @@ async def supervise(
         _handle(session, spec, values, runtime.on_connect, hooked), name=spec.name
     )
     task.add_done_callback(lambda done: _handler_done(session, runtime, done))
+    if runtime.draining:
+        session.end(_leaving())  # its handshake began before the process decided to leave
     try:
         await link.pump()
     except asyncio.CancelledError:
         logger.debug("%s: cancelled by the server; session %s", session.route, session.id)
     finally:
         # Ignored if the session has ended, as it has unless the server cancelled us.
-        session.end(CloseCause(CauseKind.DRAINING, CloseCode.SERVICE_RESTART, "server is leaving"))
+        session.end(_leaving())
         ending = asyncio.get_running_loop().create_task(
             _wind_up(session, link, spec, runtime, task, hooked)
         )
         runtime.endings.add(ending)
-        ending.add_done_callback(runtime.endings.discard)
-        await asyncio.shield(ending)
+        ending.add_done_callback(lambda done: _finish(runtime, done, finished))
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(ending)
+
+
+def _leaving() -> CloseCause:
+    return CloseCause(CauseKind.DRAINING, CloseCode.SERVICE_RESTART, "server is leaving")
+
+
+def _finish(runtime: Runtime, ending: asyncio.Task[None], finished: asyncio.Future[None]) -> None:
+    runtime.endings.discard(ending)
+    runtime.unfinished.discard(finished)
+    if not finished.done():
+        finished.set_result(None)
 
 
 class _Hooked:
@@ -133,7 +150,7 @@ async def _wind_up(
     grace = _grace(session, spec, cause)
     if grace is None:
         handler.cancel()
-    await _close_link(session, link, runtime, cause)
+    await _close_link(session, link, spec, runtime, cause)
     session._close_done.set()
     if grace is not None and not handler.done():
         await _wait(runtime, {handler}, grace)
@@ -168,19 +185,27 @@ def _grace(session: Session[Any, Any], spec: EndpointSpec, cause: CloseCause) ->
     """
     if cause.kind is CauseKind.CLOSED:
         return spec.limits.close_timeout
-    if cause.kind in _PEER_GONE and session._has_read:
+    if cause.kind in _PEER_GONE and session._inbox.has_reader:
         return spec.limits.handler_grace
     return None
 
 
 async def _close_link(
-    session: Session[Any, Any], link: Link, runtime: Runtime, cause: CloseCause
+    session: Session[Any, Any],
+    link: Link,
+    spec: EndpointSpec,
+    runtime: Runtime,
+    cause: CloseCause,
 ) -> None:
     if cause.kind is CauseKind.TOO_SLOW:
         # A close frame would wait behind the very data that does not drain.
         link.drop_waiting()
         possible = link.abort()
         runtime.telemetry.emit(TransportAborted(session.id, session.route, cause.reason, possible))
+        return
+    if cause.kind is CauseKind.DRAINING and link.lost:
+        # The server is closing it and would wait without limit for a peer that does not read.
+        link.abort_after(spec.limits.close_timeout)
         return
     code = cause.code if may_be_sent(cause.code) else CloseCode.INTERNAL_ERROR
     await link.close(code, cause.reason)
