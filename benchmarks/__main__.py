@@ -23,8 +23,9 @@ from benchmarks.traffic import READING, TEXT
 
 PLAIN, PONGEE = SIDES = ("plain", "pongee")
 CONNECTIONS = 100
-MESSAGES = 40_000
-VISITS = 600
+MESSAGES = 15_000
+VISITS = 400
+REPEATS = 3
 IDLE = 1000
 IDLE_ROUNDS = 3
 
@@ -85,12 +86,12 @@ async def _run(rounds: int, core: int) -> str:
     for number in range(rounds):
         with running(core, *SIDES) as servers:
             for workload in busy:
-                for server in servers:
-                    _tell(f"round {number + 1} of {rounds}: {workload.name}, {server.side}")
+                _tell(f"round {number + 1} of {rounds}: {workload.name}")
+                for server in servers * REPEATS:
                     await workload.run(server)
     for number in range(min(rounds, IDLE_ROUNDS)):
+        _tell(f"round {number + 1} of {min(rounds, IDLE_ROUNDS)}: {idle.name}")
         for side in SIDES:
-            _tell(f"round {number + 1} of {min(rounds, IDLE_ROUNDS)}: {idle.name}, {side}")
             with running(core, side) as servers:
                 await idle.run(servers[0])
     _tell("")
@@ -112,12 +113,15 @@ def main() -> None:
     if sys.platform != "linux":
         sys.exit("The benchmark reads CPU time and memory from /proc: it needs Linux.")
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="rounds per side (default: 5)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="pairs of fresh server processes (default: 5)"
+    )
     rounds = max(1, parser.parse_args().rounds)
     allow_many_files()
     began = time.monotonic()
     result = uvloop.run(_run(rounds, take_core()))
-    print(f"{describe_host()}\n{rounds} rounds, {time.monotonic() - began:.0f} s\n\n{result}")
+    print(describe_host())
+    print(f"{rounds} rounds of {REPEATS} samples, {time.monotonic() - began:.0f} s\n\n{result}")
 
 
 if __name__ == "__main__":

@@ -120,11 +120,12 @@ async def echo(
     """Measure the server's CPU time per echoed message."""
     run = _Run(payload)
     transports = await _connect_all(server, path, run, connections)
-    await run.exchange(transports, 20 * connections * in_flight, in_flight)  # warm
+    await run.exchange(transports, 20 * connections, in_flight)  # warm
     gauge = _Gauge(server)
     await run.exchange(transports, messages, in_flight)
     sample = await gauge.read(messages)
     await _close_all(transports)
+    await asyncio.sleep(SETTLE)
     return sample
 
 

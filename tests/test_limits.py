@@ -42,7 +42,6 @@ def test_bound_that_may_be_off_takes_none(kind: type[Limits | Caps], name: str) 
     assert getattr(kind(**given), name) is None
 
 
-@pytest.mark.xfail(strict=True, reason="None passes for every bound")
 @pytest.mark.parametrize(("kind", "name"), [(k, n) for k, n in FIELDS if n not in OPTIONAL])
 def test_bound_that_must_be_on_refuses_none(kind: type[Limits | Caps], name: str) -> None:
     """A queue without a bound is found out at start-up, not by the first slow client."""

@@ -118,7 +118,6 @@ def test_bad_secret_is_named_but_never_shown(
     assert caught.value.__suppress_context__
 
 
-@pytest.mark.xfail(strict=True, reason="the error of Pydantic shows the input")
 @pytest.mark.parametrize("name", ["jwt_secret", "static_tokens"])
 def test_settings_made_by_hand_do_not_show_a_bad_secret_either(name: str) -> None:
     """`Settings` is a public name: its own error ends in logs as well."""

@@ -26,7 +26,7 @@ from pongee.links.base import Overflow
 from pongee.logs import install_redaction
 from pongee.node import Node
 from pongee.registry import ConnectionInfo
-from pongee.sessions.declare import read_handler
+from pongee.sessions.declare import handler_name, read_handler
 from pongee.sessions.endpoint import EndpointTable, make_endpoint
 from pongee.sessions.handshake import HandshakeMiddleware
 from pongee.sessions.inbound import Codec
@@ -126,7 +126,7 @@ class Pongee:
         def declare(handler: Handler) -> Handler:
             if auth is None:
                 raise ConfigurationError(
-                    f"{path} ({getattr(handler, '__qualname__', handler)}) declares no auth "
+                    f"{path} ({handler_name(handler)}) declares no auth "
                     "policy. Say who may connect: auth=JWTBearer(...), auth=<a FastAPI "
                     "dependency>, or auth=public for everybody"
                 )
@@ -134,6 +134,7 @@ class Pongee:
             policy: Any = auth.dependency if isinstance(auth, Depends) else auth
             spec = EndpointSpec(
                 path=path,
+                name=handler_name(handler),
                 handler=handler,
                 codec=Codec(shape.incoming, shape.outgoing),
                 auth=policy,
@@ -150,7 +151,7 @@ class Pongee:
             (router or self.router).add_api_websocket_route(
                 path,
                 make_endpoint(spec, shape, lambda: self._node.runtime),
-                name=name or handler.__name__,
+                name=name or handler_name(handler).rpartition(".")[2],
                 dependencies=list(dependencies),
             )
             return handler
@@ -279,12 +280,15 @@ class Pongee:
             raise UsageError(f"close code {code} must not be sent")
         return self._node.disconnect(id=id, user=user, code=code, reason=reason)
 
-    async def drain(self, window: float | None = None) -> None:
-        """Refuse new handshakes and end every session with 1012, spread over `window` seconds.
+    async def drain(self, window: float | None = None, *, deadline: float | None = None) -> None:
+        """Refuse new handshakes and end every session with 1012.
 
-        Returns when all have ended. `None` is the settings' ``drain_window``.
+        Args:
+            window: seconds over which the closes are spread; `None` is the settings'.
+            deadline: seconds after which what is left is cut; `None` waits for each session's
+                own close timeout.
         """
-        await self._node.drain(self.settings.drain_window if window is None else window)
+        await self._node.drain(self.settings.drain_window if window is None else window, deadline)
 
     # Looking
 

@@ -50,18 +50,14 @@ class Clock(Protocol):
 class SystemClock:
     """The operating system's time and the running event loop's timers."""
 
-    def time(self) -> float:
-        """Wall-clock time in Unix seconds."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """Seconds from an unspecified start."""
-        return time.monotonic()
+    # Asked for every message: no Python function in between.
+    monotonic = staticmethod(time.monotonic)
+    time = staticmethod(time.time)
 
     def call_at(self, when: float, callback: Callback) -> Handle:
         """Call `callback` on the running loop when `monotonic` reaches `when`."""
         # uvloop rounds a timer down to a millisecond: fire after `when`, never before.
-        delay = max(0.0, when - time.monotonic()) + 0.001
+        delay = max(0.0, when - self.monotonic()) + 0.001
         return asyncio.get_running_loop().call_later(delay, callback)
 
 
@@ -82,8 +78,9 @@ class Timer:
             self._wheel = None
 
     def _fire(self) -> None:
-        self._wheel = None
-        self._callback()
+        if self._wheel is not None:  # else cancelled by another callback of the same tick
+            self._wheel = None
+            self._callback()
 
 
 class TimerWheel:
@@ -99,6 +96,7 @@ class TimerWheel:
         self.tick = tick
         self._slots: dict[int, dict[Timer, None]] = {}
         self._order: list[int] = []
+        self._due: dict[Timer, None] = {}
         self._wakeup: Handle | None = None
         self._wakeup_slot = 0
 
@@ -135,6 +133,7 @@ class TimerWheel:
         """Forget every timer."""
         self._slots.clear()
         self._order.clear()
+        self._due.clear()
         if self._wakeup is not None:
             self._wakeup.cancel()
             self._wakeup = None
@@ -159,10 +158,10 @@ class TimerWheel:
         self._wakeup = None
         now = self.clock.monotonic()
         while self._order and self._order[0] * self.tick <= now + 1e-9:
-            slot = self._slots.pop(heapq.heappop(self._order))
-            while slot:
-                timer = next(iter(slot))
-                del slot[timer]
+            self._due = self._slots.pop(heapq.heappop(self._order))
+            while self._due:
+                timer = next(iter(self._due))
+                del self._due[timer]
                 try:
                     timer._fire()
                 except Exception:

@@ -56,7 +56,7 @@ class MessageError(PongeeError):
         self.errors = [dict(error) for error in errors]
 
     def __str__(self) -> str:
-        """Say what is wrong without repeating what the peer sent."""
+        """Say what is wrong, without the message itself."""
         return f"{self.code}: " + "; ".join(str(error.get("msg", "")) for error in self.errors)
 
 

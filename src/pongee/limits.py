@@ -16,6 +16,7 @@ __all__ = [
     "LOGGED_PATH",
     "MAX_CHANNEL_LENGTH",
     "MAX_ERRORS_TOLD",
+    "MAX_ERROR_TEXT",
     "MAX_HOPS",
     "MESSAGES_PER_TURN",
     "MIN_SECRET_BYTES",
@@ -35,6 +36,9 @@ MIB = 1024 * KIB
 
 MAX_CHANNEL_LENGTH = 255
 """Characters of a channel name. Longer: `UsageError` at the call."""
+
+MAX_ERROR_TEXT = 100
+"""Characters of a key in an error reply, and half of those of its message. Longer: cut."""
 
 LOGGED_PATH = 200
 """Characters of a refused path in the log, percent-encoded: a peer must not write our log."""
@@ -155,7 +159,10 @@ class Caps:
 def _require_positive(bounds: Limits | Caps) -> None:
     for field in fields(bounds):
         value = getattr(bounds, field.name)
-        if value is not None and not value > 0:
+        if value is None and field.default is None:
+            continue  # a bound that may be switched off
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not value > 0:
             raise ConfigurationError(
                 f"{type(bounds).__name__}({field.name}={value!r}): must be greater than 0"
             )

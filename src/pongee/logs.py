@@ -21,10 +21,14 @@ SERVER_LOGGERS = (
     "websockets.server",
 )
 
-_QUERY = re.compile(r"\?[^\s\"'<>]+")
+_QUERY = re.compile(r"\?[^\s\"<>]+")
 _SECRET_HEADER = re.compile(
     r"(?i)\b(authorization|proxy-authorization|cookie|set-cookie|sec-websocket-protocol|x-api-key)"
     r"(\W+).*"
+)
+_FRAME_LINE = re.compile(
+    r"(?P<start>[<>] (?:TEXT|BINARY|CONT|PING|PONG)\b).*?(?P<size>\[[^\]]*bytes[^\]]*\])?$",
+    re.DOTALL,
 )
 _WIRE_LINE = re.compile(r"^[<>=%!] ")
 
@@ -34,7 +38,7 @@ class Redaction(logging.Filter):
 
     Query strings become ``?[redacted]``; values of credential headers become ``[redacted]``; lines
     that show whole frames (the ``websockets`` package at DEBUG) keep only their size. Two of
-    uvicorn's lines that blame the application for what a peer did lose their traceback, and its
+    uvicorn's lines that blame the application for what a peer did become INFO without a traceback, and its
     false alarm after each refused handshake is dropped.
     """
 
@@ -46,6 +50,7 @@ class Redaction(logging.Filter):
         if message.startswith(("Invalid UTF-8 sequence", "opening handshake failed")):
             record.exc_info = None
             record.exc_text = None
+            record.levelno, record.levelname = logging.INFO, "INFO"
         if _WIRE_LINE.match(message) and record.args:
             record.msg = _redact_wire(message, record.args)
             record.args = ()
@@ -54,7 +59,11 @@ class Redaction(logging.Filter):
             record.args = tuple(_redact(arg) for arg in record.args)
         elif isinstance(record.args, Mapping):
             record.args = _redact_mapping(record.args)
-        record.msg = _redact(record.msg)
+        if record.args and "?%" in message:
+            # A query put together from parts: only the finished line shows it whole.
+            record.msg, record.args = _redact(record.getMessage()), ()
+        elif not record.args:
+            record.msg = _redact(record.msg)
         return True
 
 
@@ -77,11 +86,12 @@ def _redact_mapping(args: Mapping[str, Any]) -> Mapping[str, Any]:
 
     A copy of the same class: hypercorn's answers "-" for what it does not know.
     """
-    redacted = copy.copy(args)
+    redacted: Any = copy.copy(args) if isinstance(args, dict) else dict(args)
     for name, value in args.items():
         bare_query = name in ("q", "query_string") and value
-        redacted[name] = "[redacted]" if bare_query else _redact(value)  # type: ignore[index]
-    return redacted
+        secret = bare_query or _SECRET_HEADER.match(f"{str(name).strip('{')}: ")
+        redacted[name] = "[redacted]" if secret else _redact(value)
+    return redacted  # type: ignore[no-any-return]
 
 
 def _redact_wire(message: str, args: Any) -> str:
@@ -89,7 +99,8 @@ def _redact_wire(message: str, args: Any) -> str:
         line = str(message % args)
     except (TypeError, ValueError):
         return message
-    if re.match(r"^[<>] (TEXT|BINARY|CONT|PING|PONG)\b", line):
-        return line[:8].rstrip() + " [redacted]"
+    frame = _FRAME_LINE.match(line)
+    if frame:
+        return f"{frame['start']} [redacted] {frame['size'] or ''}".rstrip()
     line = _SECRET_HEADER.sub(r"\1\2[redacted]", line)
     return str(_redact(line))

@@ -80,11 +80,13 @@ class Node:
             connection.disconnect(code, reason)
         return len(found)
 
-    async def drain(self, window: float) -> None:
+    async def drain(self, window: float, deadline: float | None = None) -> None:
         """Refuse new handshakes and end every session with 1012, spread evenly over `window`.
 
         Args:
             window: seconds. Clients that were all told at once would all come back at once.
+            deadline: seconds after which what is left is cut; `None` waits for everybody's own
+                close timeout.
 
         Cancellation: sessions already told still end.
         """
@@ -94,17 +96,36 @@ class Node:
         for number, connection in enumerate(sessions):
             delay = window * number / len(sessions)
             runtime.wheel.call_later(delay, lambda one=connection: _leave(one))  # type: ignore[misc]
-        while runtime.unfinished:
-            await asyncio.wait(set(runtime.unfinished))
+        if deadline is None:
+            await self._all_finished()
+            return
+        try:
+            async with runtime.wheel.timeout(deadline):
+                await self._all_finished()
+        except TimeoutError:
+            self.abort()
+            await self._all_finished()
+
+    def abort(self) -> None:
+        """Cut every connection that has not finished, where the server lets us."""
+        for link in list(self.runtime.unfinished.values()):
+            link.abort()
 
     async def stop(self) -> None:
         """End what is left, at once, and forget every timer."""
         self.runtime.draining = True
         for connection in self.registry:
             _leave(connection)
-        if self.runtime.unfinished:
-            await asyncio.wait(set(self.runtime.unfinished), timeout=STOP_TIMEOUT)
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT):
+                await self._all_finished()
+        except TimeoutError:
+            logger.error("left behind at the end: %d sessions", len(self.runtime.unfinished))
         self.runtime.wheel.close()
+
+    async def _all_finished(self) -> None:
+        while self.runtime.unfinished:
+            await asyncio.wait(set(self.runtime.unfinished))
 
 
 def _leave(connection: Connected) -> None:

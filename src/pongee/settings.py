@@ -38,7 +38,9 @@ class Settings(BaseSettings):
         drain_window: over which closes are spread at shutdown.
     """
 
-    model_config = SettingsConfigDict(env_prefix="PONGEE_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="PONGEE_", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
@@ -103,6 +105,9 @@ def load_settings(**given: Any) -> Settings:
     Raises:
         ConfigurationError: a value is not allowed; the message names each.
     """
+    unknown = given.keys() - Settings.model_fields.keys()
+    if unknown:
+        raise ConfigurationError(f"no such settings: {', '.join(sorted(unknown))}")
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:

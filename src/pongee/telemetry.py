@@ -144,17 +144,17 @@ def log_event(event: Event) -> None:
                 "%s opened: session %s, user %s, from %s",
                 event.route,
                 event.session,
-                event.user,
-                event.address,
+                _one_line(event.user),
+                _one_line(event.address),
             )
         case SessionEnded():
             logger.info(
                 "%s ended: %s; session %s, user %s, from %s, %.3f s, in %d, out %d, dropped %d",
                 event.route,
-                event.cause,
+                _one_line(event.cause),
                 event.session,
-                event.user,
-                event.address,
+                _one_line(event.user),
+                _one_line(event.address),
                 event.duration,
                 event.received,
                 event.sent,
@@ -165,9 +165,9 @@ def log_event(event: Event) -> None:
                 "%s refused: %d %s; from %s%s",
                 event.route,
                 event.status,
-                event.reason,
-                event.address,
-                f" ({event.why})" if event.why else "",
+                _one_line(event.reason),
+                _one_line(event.address),
+                f" ({_one_line(event.why)})" if event.why else "",
             )
         case MessageRejected():
             logger.debug(
@@ -187,7 +187,13 @@ def log_event(event: Event) -> None:
             logger.info(
                 "%s cut: %s; session %s%s",
                 event.route,
-                event.why,
+                _one_line(event.why),
                 event.session,
                 "" if event.possible else " (this server cannot abort: the socket lingers)",
             )
+
+
+def _one_line(value: object) -> str:
+    """Escape what would let a peer or a user's id write lines of its own."""
+    text = str(value)
+    return text if text.isprintable() else text.encode("unicode_escape").decode()

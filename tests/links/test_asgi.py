@@ -200,7 +200,6 @@ async def test_write_that_finds_the_peer_gone_wakes_a_paused_reader() -> None:
         assert [cause.kind for cause in wired.owner.lost] == [CauseKind.CONNECTION_LOST]
 
 
-@pytest.mark.xfail(strict=True, reason="the writer task dies")
 async def test_message_a_server_cannot_encode_does_not_stop_those_behind_it() -> None:
     """A lone surrogate is the sender's bug; close and later messages still go out."""
     async with Wired() as wired:

@@ -96,7 +96,6 @@ async def test_close_twice_sends_one_close_frame() -> None:
         assert wired.server.texts == ["1000"]
 
 
-@pytest.mark.xfail(strict=True, reason="it is counted")
 async def test_close_frame_is_not_counted_as_a_message() -> None:
     """Counters tell what the application sent."""
     async with Wired() as wired:
@@ -106,7 +105,6 @@ async def test_close_frame_is_not_counted_as_a_message() -> None:
         assert wired.link.statistics().sent_messages == 1
 
 
-@pytest.mark.xfail(strict=True, reason="it is counted")
 async def test_close_frame_that_never_left_is_not_counted_as_dropped() -> None:
     """Counters tell what the application lost."""
     async with Wired() as wired:

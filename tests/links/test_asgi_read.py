@@ -135,7 +135,6 @@ async def test_paused_reader_takes_nothing_until_it_is_resumed() -> None:
         await reader
 
 
-@pytest.mark.xfail(strict=True, reason="the reader asks once, not again")
 async def test_pause_again_before_the_reader_woke_is_a_pause() -> None:
     """Resume and pause in one turn of the loop let nothing through."""
     async with Wired() as wired:

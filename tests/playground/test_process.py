@@ -142,7 +142,6 @@ async def test_signal_ends_it_in_order(pongee_process: ProcessFactory, how: sign
     assert status == 0
 
 
-@pytest.mark.xfail(strict=True, reason="its close is waited for, and ends in a traceback")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 async def test_stalled_reader_does_not_hold_it_up(
     pongee_process: ProcessFactory, how: signal.Signals
@@ -174,7 +173,6 @@ async def test_no_one_gets_in_while_it_leaves(pongee_process: ProcessFactory) ->
         await stopping
 
 
-@pytest.mark.xfail(strict=True, reason="the lifespan is left out, which prints a traceback")
 async def test_second_signal_cuts_it_short(pongee_process: ProcessFactory) -> None:
     """Who presses Ctrl-C twice does not want to wait."""
     process = pongee_process({"PONGEE_DRAIN_WINDOW": "30"})

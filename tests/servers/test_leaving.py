@@ -28,11 +28,6 @@ async def test_a_client_that_closes_is_gone_at_once(
     assert (end["kind"], end["code"], end["reason"]) == expected.client_close
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a full inbox pauses reading, and so hides the departure",
-)
 async def test_a_client_that_said_more_than_anybody_read_is_gone_at_once(
     server: ServerProcess, tag: str
 ) -> None:
@@ -143,13 +138,6 @@ async def test_a_client_that_vanished_is_found_by_the_idle_timeout_everywhere(
 async def test_sigterm_tells_the_clients_and_runs_the_hooks(
     mortal: ServerProcess, expected: Expected, request: pytest.FixtureRequest
 ) -> None:
-    if expected.name == "granian":
-        request.applymarker(
-            pytest.mark.xfail(
-                raises=AssertionError,
-                reason="the lifespan's end does not wait for sessions to wind up",
-            )
-        )
     async with (
         mortal.connect("/text", tag="reads") as reader,
         mortal.connect("/wait", tag="waits") as waiter,

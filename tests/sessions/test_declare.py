@@ -219,7 +219,6 @@ def test_signature_that_cannot_work_is_refused_with_route_and_cure(
 async def unknown(session: Session[Missing, str]) -> None: ...  # type: ignore[name-defined] # noqa: F821
 
 
-@pytest.mark.xfail(strict=True, reason="NameError")
 def test_annotation_that_cannot_be_resolved_is_a_configuration_error() -> None:
     """A name imported for type checkers only is missing when the program runs."""
     with pytest.raises(ConfigurationError, match="Missing"):
@@ -229,7 +228,6 @@ def test_annotation_that_cannot_be_resolved_is_a_configuration_error() -> None:
 async def with_extra(session: Session[str, str], extra: int = 0) -> None: ...
 
 
-@pytest.mark.xfail(strict=True, reason="AttributeError")
 def test_partial_of_a_handler_is_declared_or_refused_with_a_cure() -> None:
     """Whatever is decided, it is not an AttributeError."""
     pongee = Pongee(Settings())

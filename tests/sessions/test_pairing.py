@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections import Counter
 
 import pytest
@@ -103,7 +102,7 @@ async def _rude(port: int, path: str, way: str) -> str:
             peer.reset()
             return session
         if way == "half-close":
-            peer._socket.shutdown(socket.SHUT_WR)
+            peer.half_close()
         elif way == "not UTF-8":
             await peer.send_frame(1, b"\xff\xfe")
         await peer.read_to_end()

@@ -137,7 +137,6 @@ async def test_reset_reaches_the_server_as_a_reset() -> None:
     assert len(errors) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the socket stays open")
 async def test_failed_connection_leaves_no_socket_behind() -> None:
     """A refused peer in a test must not fail the next test with a ResourceWarning."""
     with socket.socket() as unused:

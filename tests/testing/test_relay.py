@@ -57,7 +57,6 @@ async def test_frozen_line_holds_back_what_thaw_lets_through() -> None:
             assert await line[0].readexactly(9) == b"held back"
 
 
-@pytest.mark.xfail(strict=True, reason="the end of the stream passes")
 async def test_frozen_line_hides_that_the_other_side_is_gone() -> None:
     """A peer that vanished sends no goodbye: the end of the stream is held back as well."""
     began, ended = asyncio.Event(), asyncio.Event()
@@ -112,7 +111,6 @@ async def test_end_of_one_side_reaches_the_other() -> None:
             assert await line[0].read() == b"bye"
 
 
-@pytest.mark.xfail(strict=True, reason="the accepted side stays open")
 async def test_target_that_is_not_there_ends_the_connection() -> None:
     """A client of a dead server is not left waiting."""
     with socket.socket() as unused:

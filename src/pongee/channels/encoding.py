@@ -8,7 +8,7 @@ import pydantic_core
 
 from pongee.errors import UsageError
 
-__all__ = ["Format", "encode_any", "to_json"]
+__all__ = ["Format", "check_text", "encode_any", "to_json"]
 
 Format = Literal["text", "bytes", "json"]
 """How an endpoint's outgoing messages travel; a publication is encoded once per format."""
@@ -24,10 +24,24 @@ def encode_any(data: Any, form: Format) -> str | bytes:
         UsageError: `data` cannot be written as JSON.
     """
     if form == "text" and isinstance(data, str | bytes):
-        return data
+        return check_text(data) if isinstance(data, str) else data
     if form == "bytes" and isinstance(data, str | bytes):
-        return data.encode() if isinstance(data, str) else data
+        return check_text(data).encode() if isinstance(data, str) else data
     return to_json(data)
+
+
+def check_text(text: str) -> str:
+    """Return `text` if a text frame can carry it.
+
+    Raises:
+        UsageError: it holds half of a surrogate pair, which UTF-8 cannot (RFC 3629 section 3).
+    """
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"a text frame cannot carry this text: {error.reason}") from None
+    return text
 
 
 def to_json(data: Any) -> str:

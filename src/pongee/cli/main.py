@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -28,6 +29,8 @@ def main() -> None:
     except ConfigurationError as error:
         typer.echo(f"pongee: {error}", err=True)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 @app.callback(invoke_without_command=True)
@@ -98,7 +101,7 @@ def token(
             "PONGEE_JWT_SECRET is not set, so the token would be good for nothing; set it to the "
             "server's secret (a server without one prints the secret it made)"
         )
-    if not user or not expires_in > 0:
+    if not user or not 0 < expires_in < math.inf:
         raise ConfigurationError("a token needs a user, and a lifetime greater than 0 seconds")
     typer.echo(make_token(settings.jwt_secret.get_secret_value(), user, expires_in))
 

@@ -33,10 +33,10 @@ def run_server(settings: Settings) -> None:
     if development:
         settings = settings.model_copy(update={"jwt_secret": SecretStr(secrets.token_hex(32))})
     app = create_app(settings, development=development)
-    _leave_signals_to_uvicorn()
+    server = PongeeServer(_config(app, settings), app.state.pongee)
+    _end_quietly_by_signal(server)
     with _listen(settings) as listener:
         _announce(settings, listener.getsockname()[1], development)
-        server = PongeeServer(_config(app, settings), app.state.pongee)
         server.run(sockets=[listener])
     if not server.started:
         sys.exit(3)
@@ -56,20 +56,26 @@ class PongeeServer(uvicorn.Server):
         """
         for server in self.servers:
             server.close()
-        drain = asyncio.ensure_future(self._pongee.drain())
         deadline = self._pongee.settings.drain_window + AFTER_DRAIN
-        waited = 0.0
-        while not drain.done() and not self.force_exit and waited < deadline:
+        drain = asyncio.ensure_future(self._pongee.drain(deadline=deadline))
+        while not drain.done() and not self.force_exit:
             await asyncio.wait([drain], timeout=0.05)
-            waited += 0.05
-        drain.cancel()
+        if not drain.done():
+            drain.cancel()
+            await self._pongee.drain(0, deadline=0.1)
+            self.force_exit = False  # from here on it is quick, and the lifespan is to end too
         await super().shutdown(sockets)
 
 
-def _leave_signals_to_uvicorn() -> None:
+def _end_quietly_by_signal(server: uvicorn.Server) -> None:
     """Make an end by signal a success: uvicorn raises it again once it has shut down in order."""
+
+    def again(number: int, frame: object) -> None:
+        if not server.started:
+            raise KeyboardInterrupt
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, again)
 
 
 def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:

@@ -38,11 +38,13 @@ class ServerTraits:
         name: ``uvicorn``, ``hypercorn``, ``granian`` or ``unknown``.
         abort: cuts the connection, or `None` where the server keeps its transport to itself.
         pings: whether the server sends protocol pings of its own and acts on a missing pong.
+        writable: whether a write would return at once, where the server lets us know.
     """
 
     name: str
     abort: Callable[[], None] | None
     pings: bool
+    writable: Callable[[], bool] | None = None
 
 
 def traits_of(send: Callable[..., Any]) -> ServerTraits:
@@ -69,6 +71,7 @@ def traits_of(send: Callable[..., Any]) -> ServerTraits:
         name=name if name in ("uvicorn", "hypercorn", "granian") else "unknown",
         abort=abort if callable(abort) else None,
         pings=name == "uvicorn" and all(times),
+        writable=getattr(getattr(owner, "writable", None), "is_set", None),
     )
 
 
@@ -118,6 +121,7 @@ class AsgiLink:
         "_traits",
         "_watch",
         "_websocket",
+        "_writable",
         "_writer",
         "_writing",
         "sent_bytes",
@@ -141,6 +145,7 @@ class AsgiLink:
         self._overflow = overflow
         self._watch = watch
         self._traits = traits
+        self._writable = traits.writable
         self.write_deadline = limits.write_deadline
         self.sent_messages = 0
         self.sent_bytes = 0
@@ -180,7 +185,7 @@ class AsgiLink:
         try:
             while not self._stopped:
                 self._suspended = True
-                if self._resumed is not None:
+                while self._resumed is not None:
                     await self._resumed
                 event = await receive()
                 self._suspended = False
@@ -316,18 +321,27 @@ class AsgiLink:
 
     async def _write(self, message: Outgoing) -> None:
         self._writing = True
-        self._watch.begin(self)
+        # A write that returns at once needs no watching.
+        watched = self._writable is None or not self._writable()
+        if watched:
+            self._watch.begin(self)
         try:
             await self._websocket.send(message.event)
-            self.sent_messages += 1
-            self.sent_bytes += message.size
+            if not self._closing or message.size:
+                self.sent_messages += 1
+                self.sent_bytes += message.size
         except (WebSocketDisconnect, OSError, RuntimeError) as error:
             # The reading side knows the true cause and reports it; here it only ends the writing.
             logger.debug("a write found the connection gone: %r", error)
             self._give_up()
             self.resume_reading()
+        except Exception:
+            logger.exception("the server could not send")
+            self._give_up()
+            self._receiver.on_lost(CloseCause(CauseKind.CONNECTION_LOST, CloseCode.ABNORMAL))
         finally:
-            self._watch.end(self)
+            if watched:
+                self._watch.end(self)
             self._writing = False
             if self._room and not self._outbox.waits:
                 self._wake()

@@ -9,7 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 import jwt
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, StringConstraints
 
@@ -22,6 +23,7 @@ DEV_TOKEN_LIFETIME = 3600
 PROBE_TIMEOUT = 5.0
 """Seconds a probe may take; a probed endpoint that only answers after accept ends it at once."""
 
+PROBED_HEADERS = (b"host", b"origin", b"x-forwarded-for", b"x-forwarded-proto")
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; "
     "frame-ancestors 'none'; base-uri 'none'",
@@ -52,7 +54,8 @@ def make_token(secret: str, user: str, lifetime: float) -> str:
 
 def add_page(app: FastAPI, pongee: Pongee, *, development_secret: str | None) -> None:
     """Add the page at ``/`` and its helpers to `app`."""
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", _Static(directory=STATIC), name="static")
+    app.add_exception_handler(RequestValidationError, _invalid_body)
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -90,12 +93,24 @@ def add_page(app: FastAPI, pongee: Pongee, *, development_secret: str | None) ->
             return {"token": token, "expires_in": DEV_TOKEN_LIFETIME}
 
 
+class _Static(StaticFiles):
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(SECURITY_HEADERS)
+        return response
+
+
+async def _invalid_body(request: Request, error: Exception) -> JSONResponse:
+    """Say what is wrong without repeating the input, which may be no Unicode at all."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class
+    told = [{name: detail[name] for name in ("type", "loc", "msg")} for detail in error.errors()]
+    return JSONResponse({"detail": told}, 422)
+
+
 async def _probe(app: FastAPI, request: Request, wanted: Probe) -> dict[str, Any]:
     """Make the handshake inside the process: no network, no address to be tricked into."""
     url = urlsplit(wanted.path)
-    headers = [
-        (name, value) for name, value in request.scope["headers"] if name in (b"host", b"origin")
-    ]
+    headers = [(name, value) for name, value in request.scope["headers"] if name in PROBED_HEADERS]
     if wanted.token is not None:
         headers.append((b"authorization", b"Bearer " + wanted.token.encode("latin-1", "replace")))
     scope = {

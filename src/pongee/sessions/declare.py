@@ -14,6 +14,7 @@ Two lifetimes of ``yield`` dependencies follow from FastAPI's own ``scope=``:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from starlette.websockets import WebSocket
 from pongee.errors import ConfigurationError
 from pongee.sessions.session import Session
 
-__all__ = ["HandlerShape", "check_lifetimes", "read_handler", "released_early"]
+__all__ = ["HandlerShape", "check_lifetimes", "handler_name", "read_handler", "released_early"]
 
 WEBSOCKET = "pongee_websocket"
 IDENTITY = "pongee_identity"
@@ -62,13 +63,13 @@ def read_handler(handler: Callable[..., Any], path: str, auth: Any) -> HandlerSh
     Raises:
         ConfigurationError: it cannot be an endpoint; the message shows the cure.
     """
-    name = f"{path} ({getattr(handler, '__qualname__', handler)!s})"
+    name = f"{path} ({handler_name(handler)})"
     if not inspect.iscoroutinefunction(handler):
         raise ConfigurationError(
             f"{name}: a session's handler lives as long as its connection, so it must be "
             "`async def`; move blocking work into `await run_in_threadpool(...)`"
         )
-    parameters = list(inspect.signature(handler, eval_str=True).parameters.values())
+    parameters = _parameters(handler, name)
     for parameter in parameters:
         _check_parameter(name, parameter)
     sessions = [p for p in parameters if _session_types(p.annotation) is not None]
@@ -125,6 +126,32 @@ def released_early(dependant: Dependant) -> list[str]:
             if _is_generator(node.call) and node.scope != "function"
         }
     )
+
+
+def handler_name(handler: Callable[..., Any]) -> str:
+    """Name a handler for people, whatever callable it is."""
+    plain = _plain(handler)
+    name = getattr(plain, "__qualname__", None) or type(plain).__qualname__
+    return f"{plain.__module__}.{name}"
+
+
+def _plain(handler: Callable[..., Any]) -> Callable[..., Any]:
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    return handler
+
+
+def _parameters(handler: Callable[..., Any], name: str) -> list[inspect.Parameter]:
+    """Read the parameters with their annotations evaluated, quoted ones and nested ones too."""
+    try:
+        hints = typing.get_type_hints(_plain(handler), include_extras=True)
+    except NameError as error:
+        raise ConfigurationError(
+            f"{name}: an annotation cannot be resolved when the program runs: {error}; import it "
+            "outside of `if TYPE_CHECKING:`, or define it at module level"
+        ) from error
+    parameters = inspect.signature(handler).parameters.values()
+    return [p.replace(annotation=hints.get(p.name, p.annotation)) for p in parameters]
 
 
 _TRAPS = {

@@ -46,8 +46,7 @@ def make_endpoint(
         proof = values.pop(IDENTITY)
         await _serve(spec, shape, runtime(), websocket, proof, values)
 
-    endpoint.__name__ = getattr(spec.handler, "__name__", "endpoint")
-    endpoint.__qualname__ = getattr(spec.handler, "__qualname__", "endpoint")
+    endpoint.__name__ = endpoint.__qualname__ = spec.name.rpartition(".")[2]
     endpoint.__module__ = spec.handler.__module__
     endpoint.__doc__ = spec.handler.__doc__
     endpoint.__signature__ = shape.signature  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ import json
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -32,6 +33,7 @@ from pongee.limits import LOGGED_PATH
 from pongee.links.asgi import ServerTraits, traits_of
 from pongee.sessions.options import EndpointSpec, Refusal
 from pongee.sessions.runtime import Runtime
+from pongee.sessions.upgrade import hint_at_upgrade
 from pongee.telemetry import HandshakeRefused
 
 __all__ = ["Admission", "HandshakeMiddleware", "admission_of", "refusal_response"]
@@ -129,6 +131,8 @@ class HandshakeMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Guard a WebSocket handshake; pass anything else on."""
         if scope["type"] != "websocket":
+            if scope["type"] == "http":
+                send = hint_at_upgrade(scope, send, self.find)
             await self.app(scope, receive, send)
             return
         peer = scope.get("client")
@@ -206,7 +210,7 @@ class _HandshakeReply:
             await self._collect(message)
         else:
             if kind == DENIAL + ".start":
-                self._log(message["status"], self._reason(""))
+                self._log(message["status"], self._reason(HTTPStatus(message["status"]).phrase))
             await self._deny(message)
 
     async def _refuse_by_close(self, message: Message) -> None:

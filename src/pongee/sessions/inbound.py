@@ -14,9 +14,9 @@ from typing import Any, Generic, TypeVar
 import pydantic_core
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
-from pongee.channels.encoding import Format, to_json
+from pongee.channels.encoding import Format, check_text, to_json
 from pongee.errors import ConfigurationError, MessageError, UsageError
-from pongee.limits import MAX_ERRORS_TOLD
+from pongee.limits import MAX_ERROR_TEXT, MAX_ERRORS_TOLD
 
 __all__ = ["Codec", "error_reply"]
 
@@ -57,7 +57,7 @@ def _decoder(kind: Any) -> Callable[[str | bytes], Any]:
         return _decode_binary
     if kind == str | bytes:
         return lambda data: data
-    validate = _adapter(kind).validate_json
+    validate = _adapter(kind).validator.validate_json
 
     def decode_json(data: str | bytes) -> Any:
         try:
@@ -71,18 +71,20 @@ def _decoder(kind: Any) -> Callable[[str | bytes], Any]:
 
 
 def _encoder(kind: Any) -> Callable[[Any], str | bytes]:
-    if kind is str or kind is bytes:
+    if kind is str:
+        return _encode_text
+    if kind is bytes:
         return lambda message: _check_raw(kind, message)
     if kind == str | bytes:
         return lambda message: _check_raw((str, bytes), message)
     if kind is Any:
         return to_json
     adapter = _adapter(kind)
+    validate, dump = adapter.validator.validate_python, adapter.serializer.to_json
 
     def encode_json(message: Any) -> str:
         try:
-            checked = adapter.validate_python(message)
-            return adapter.dump_json(checked, warnings="error").decode()
+            return dump(validate(message), warnings="error").decode()
         except (ValidationError, pydantic_core.PydanticSerializationError) as error:
             raise UsageError(
                 f"send() wants {_name(kind)}, got {type(message).__name__}: {error}"
@@ -93,8 +95,11 @@ def _encoder(kind: Any) -> Callable[[Any], str | bytes]:
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     try:
-        return TypeAdapter(kind)
-    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        adapter: TypeAdapter[Any] = TypeAdapter(kind)
+        if not adapter.pydantic_complete:
+            adapter.rebuild()
+        return adapter
+    except (PydanticSchemaGenerationError, PydanticUserError, NameError) as error:
         raise ConfigurationError(
             f"Session[...] cannot carry {_name(kind)}: {error}. Allowed: str, bytes, Any, and "
             "what Pydantic validates (models, unions, dataclasses, TypedDicts, lists, dicts)"
@@ -103,8 +108,14 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def _check_raw(kind: Any, message: Any) -> str | bytes:
     if isinstance(message, kind):
-        return message  # type: ignore[no-any-return]
+        return check_text(message) if isinstance(message, str) else message
     raise UsageError(f"send() wants {_name(kind)}, got {type(message).__name__}")
+
+
+def _encode_text(message: Any) -> str:
+    if isinstance(message, str):
+        return message if message.isascii() else check_text(message)
+    raise UsageError(f"send() wants str, got {type(message).__name__}")
 
 
 def _decode_text(data: str | bytes) -> str:
@@ -131,7 +142,16 @@ def _message_error(error: ValidationError) -> MessageError:
     # What was sent is left out: the peer knows it, and it may be as large as the limit allows.
     details = error.errors(include_url=False, include_context=False, include_input=False)
     code = "invalid_json" if details[0]["type"] == "json_invalid" else "invalid_message"
-    return MessageError(code, [dict(detail) for detail in details[:MAX_ERRORS_TOLD]])
+    return MessageError(code, [_shorten(dict(detail)) for detail in details[:MAX_ERRORS_TOLD]])
+
+
+def _shorten(detail: dict[str, Any]) -> dict[str, Any]:
+    """Bound one error: keys and tags of the peer's are repeated in where and what."""
+    where = [
+        part[:MAX_ERROR_TEXT] if isinstance(part, str) else part
+        for part in detail["loc"][:MAX_ERRORS_TOLD]
+    ]
+    return {"type": detail["type"], "loc": where, "msg": detail["msg"][: 2 * MAX_ERROR_TEXT]}
 
 
 def _name(kind: Any) -> str:

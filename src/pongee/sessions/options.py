@@ -58,12 +58,14 @@ class EndpointSpec:
 
     Attributes:
         path: as declared, without a router's prefix.
+        name: the handler's, for messages to developers.
         handler: the user's coroutine function.
         codec: compiled from its ``Session[In, Out]``.
         auth: the policy, a FastAPI dependency.
     """
 
     path: str
+    name: str
     handler: Callable[..., Any]
     codec: Codec[Any, Any]
     auth: Callable[..., Any]
@@ -86,8 +88,3 @@ class EndpointSpec:
         bearers = (getattr(source, "subprotocol", None) for source in sources)
         spoken = (*self.subprotocols, *(name for name in bearers if name))
         return next((name for name in spoken if name in offered), None)
-
-    @property
-    def name(self) -> str:
-        """The handler's name, for messages to developers."""
-        return f"{self.handler.__module__}.{self.handler.__qualname__}"

@@ -12,6 +12,7 @@ from pongee.clock import Clock, TimerWheel
 from pongee.guards.capacity import Capacity
 from pongee.guards.client_ip import TrustedProxies
 from pongee.hub import Hub
+from pongee.links.base import Link
 from pongee.links.stall import StallWatch
 from pongee.registry import Registry
 from pongee.telemetry import Telemetry
@@ -32,7 +33,7 @@ class Runtime:
         ping_interval: seconds between heartbeats where the server sends no pings.
         draining: the process is leaving: no new handshakes.
         endings: tasks that bring sessions to their end; kept so that none is lost half-way.
-        unfinished: one future for each session from its start to its last hook.
+        unfinished: the link of each session, by a future that ends with its last hook.
     """
 
     clock: Clock
@@ -48,7 +49,7 @@ class Runtime:
     on_disconnect: list[Hook] = field(default_factory=list)
     draining: bool = False
     endings: set[asyncio.Task[None]] = field(default_factory=set)
-    unfinished: set[asyncio.Future[None]] = field(default_factory=set)
+    unfinished: dict[asyncio.Future[None], Link] = field(default_factory=dict)
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     _prefix: str = ""
 

@@ -57,6 +57,42 @@ class Session(Generic[In, Out]):
         state: the handler's own notes.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_bucket",
+        "_byte_bucket",
+        "_cause",
+        "_channels",
+        "_close_done",
+        "_create_future",
+        "_decode",
+        "_encode",
+        "_ended",
+        "_errors",
+        "_identity",
+        "_inbox",
+        "_iterating",
+        "_jobs",
+        "_link",
+        "_link_closed",
+        "_max_size",
+        "_now",
+        "_received",
+        "_rejected",
+        "_runtime",
+        "_spec",
+        "_streak",
+        "_timers",
+        "_waiter",
+        "_websocket",
+        "address",
+        "id",
+        "last_heard",
+        "route",
+        "since",
+        "state",
+    )
+
     def __init__(
         self,
         websocket: WebSocket,
@@ -80,7 +116,8 @@ class Session(Generic[In, Out]):
         self._link: Link
         self._cause: CloseCause | None = None
         self._ended: asyncio.Future[CloseCause] | None = None
-        self._close_done = asyncio.Event()
+        self._link_closed = False
+        self._close_done: asyncio.Event | None = None
         self._channels: set[str] = set()
         self._jobs: set[asyncio.Task[Any]] = set()
 
@@ -95,9 +132,10 @@ class Session(Generic[In, Out]):
         self._decode = spec.codec.decode
         self._encode = spec.codec.encode
         self._errors: Window | None = None
-        self._bucket, self._byte_bucket = _buckets(spec, runtime.clock.monotonic())
-        self.last_heard = runtime.clock.monotonic()
-        self._heartbeat = heartbeat
+        self._create_future = asyncio.get_running_loop().create_future
+        self._now = runtime.clock.monotonic
+        self.last_heard = self._now()
+        self._bucket, self._byte_bucket = _buckets(spec, self.last_heard)
         self._timers = SessionTimers(self, spec, runtime, heartbeat)
 
     def attach(self, link: Link) -> None:
@@ -215,7 +253,7 @@ class Session(Generic[In, Out]):
 
     async def _wait_for_message(self) -> None:
         self._streak = 0
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._create_future()
         try:
             await self._waiter
         finally:
@@ -355,7 +393,10 @@ class Session(Generic[In, Out]):
         if not may_be_sent(code):
             raise UsageError(f"close code {code} must not be sent; 1000 to 1014, 3000 to 4999 may")
         self.end(CloseCause(CauseKind.CLOSED, code, reason))
-        await self._close_done.wait()
+        if not self._link_closed:
+            if self._close_done is None:
+                self._close_done = asyncio.Event()
+            await self._close_done.wait()
 
     def disconnect(self, code: int, reason: str) -> None:
         """End the session from outside its handler, without waiting."""
@@ -394,17 +435,18 @@ class Session(Generic[In, Out]):
         """Take a message from the link into the inbox. ▲"""
         if self._cause is not None:
             return
-        size = len(data)
-        if size * 4 > self._max_size and _byte_size(data) > self._max_size:
+        size = len(data) if isinstance(data, bytes) or data.isascii() else _byte_size(data)
+        if size > self._max_size:
             self.end(CloseCause(CauseKind.BAD_INPUT, CloseCode.MESSAGE_TOO_BIG, "message too big"))
             return
         self._received += 1
-        if self._heartbeat is not None:
-            self.last_heard = self._runtime.clock.monotonic()
-        if self._bucket is not None or self._byte_bucket is not None:
-            self._take_tokens(_byte_size(data))
-            if self._cause is not None:
-                return
+        now = self.last_heard = self._now()
+        if self._bucket is not None and not self._bucket.take(1, now):
+            self._end_too_many("too many messages")
+            return
+        if self._byte_bucket is not None and not self._byte_bucket.take(size, now):
+            self._end_too_many("too many bytes")
+            return
         self._inbox.put(data)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -417,19 +459,11 @@ class Session(Generic[In, Out]):
         """Learn from the link that the peer reads too slowly."""
         self.end(CloseCause(CauseKind.TOO_SLOW, CloseCode.TRY_AGAIN_LATER, f"too slow: {why}"))
 
-    def _take_tokens(self, size: int) -> None:
-        now = self._runtime.clock.monotonic()
-        if self._bucket is not None and not self._bucket.take(1, now):
-            why = "too many messages"
-        elif self._byte_bucket is not None and not self._byte_bucket.take(size, now):
-            why = "too many bytes"
-        else:
-            return
+    def _end_too_many(self, why: str) -> None:
         self.end(CloseCause(CauseKind.TOO_MANY, CloseCode.POLICY_VIOLATION, why))
 
     def _end_unread(self) -> None:
-        why = "too many unread messages"
-        self.end(CloseCause(CauseKind.TOO_MANY, CloseCode.POLICY_VIOLATION, why))
+        self._end_too_many("too many unread messages")
 
     def _warn_unread(self, unread: int) -> None:
         logger.warning(
@@ -438,6 +472,12 @@ class Session(Generic[In, Out]):
             unread,
             self.id,
         )
+
+    def on_link_closed(self) -> None:
+        """Learn from the supervisor that the close frame is out, or cannot be sent."""
+        self._link_closed = True
+        if self._close_done is not None:
+            self._close_done.set()
 
     # Snapshots
 

@@ -53,7 +53,7 @@ async def supervise(
     with 1012, and this returns once it is cleaned up: raising would only print a traceback.
     """
     finished = asyncio.get_running_loop().create_future()
-    runtime.unfinished.add(finished)
+    runtime.unfinished[finished] = link
     runtime.registry.add(session)
     session._timers.start(session.identity.expires_at)
     runtime.telemetry.emit(SessionOpened(session.id, session.route, session.user, session.address))
@@ -86,7 +86,7 @@ def _leaving() -> CloseCause:
 
 def _finish(runtime: Runtime, ending: asyncio.Task[None], finished: asyncio.Future[None]) -> None:
     runtime.endings.discard(ending)
-    runtime.unfinished.discard(finished)
+    runtime.unfinished.pop(finished, None)
     if not finished.done():
         finished.set_result(None)
 
@@ -151,7 +151,7 @@ async def _wind_up(
     if grace is None:
         handler.cancel()
     await _close_link(session, link, spec, runtime, cause)
-    session._close_done.set()
+    session.on_link_closed()
     if grace is not None and not handler.done():
         await _wait(runtime, {handler}, grace)
         handler.cancel()

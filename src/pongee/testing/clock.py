@@ -48,7 +48,13 @@ class ManualClock:
         return appointment
 
     def advance(self, seconds: float) -> None:
-        """Move time on and call what falls due, in order, each at its own time."""
+        """Move time on and call what falls due, in order, each at its own time.
+
+        Raises:
+            ValueError: monotonic time does not go back.
+        """
+        if seconds < 0:
+            raise ValueError(f"time does not go back, so advance({seconds}) cannot be")
         target = self._monotonic + seconds
         while self._appointments and self._appointments[0][0] <= target:
             when, _, appointment = heapq.heappop(self._appointments)

@@ -31,7 +31,11 @@ class RawPeer:
 
     async def __aenter__(self) -> RawPeer:
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(self._socket, ("127.0.0.1", self._port))
+        try:
+            await loop.sock_connect(self._socket, ("127.0.0.1", self._port))
+        except BaseException:
+            self._socket.close()
+            raise
         return self
 
     async def __aexit__(
@@ -94,6 +98,10 @@ class RawPeer:
         except ConnectionResetError:
             pass
         return collected
+
+    def half_close(self) -> None:
+        """Say that no more will be sent, and go on reading."""
+        self._socket.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
         """Vanish with a TCP reset."""

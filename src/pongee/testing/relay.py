@@ -76,6 +76,7 @@ class Relay:
         except (OSError, asyncio.CancelledError):
             pass
         finally:
+            writer.close()
             self._writers.discard(writer)
             self._tasks.discard(task)
 
@@ -85,5 +86,6 @@ class Relay:
                 await self._flowing.wait()
                 writer.write(data)
                 await writer.drain()
+            await self._flowing.wait()  # a peer that vanished says no goodbye either
         finally:
             writer.close()
