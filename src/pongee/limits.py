@@ -52,8 +52,8 @@ MESSAGES_PER_TURN = 64
 MAX_ERRORS_TOLD = 10
 """Errors listed in one reply; a hostile message could hold thousands of wrong items."""
 
-STOP_TIMEOUT = 5.0
-"""Seconds sessions may take when the application's lifespan ends; then it ends without them."""
+STOP_TIMEOUT = 1.0
+"""Seconds sessions may take when the application's lifespan ends; then they are cut."""
 
 AFTER_DRAIN = 1.0
 """Seconds that sessions may take beyond the drain window; then their sockets are cut."""

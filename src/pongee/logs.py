@@ -38,8 +38,8 @@ class Redaction(logging.Filter):
 
     Query strings become ``?[redacted]``; values of credential headers become ``[redacted]``; lines
     that show whole frames (the ``websockets`` package at DEBUG) keep only their size. Two of
-    uvicorn's lines that blame the application for what a peer did become INFO without a traceback, and its
-    false alarm after each refused handshake is dropped.
+    uvicorn's lines that blame the application for what a peer did become INFO, without a traceback;
+    its false alarm after each refused handshake is dropped.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

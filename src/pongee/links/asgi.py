@@ -107,6 +107,7 @@ class AsgiLink:
     """
 
     __slots__ = (
+        "_close_frame",
         "_closing",
         "_limits",
         "_lost",
@@ -154,6 +155,7 @@ class AsgiLink:
         self._room: list[asyncio.Future[None]] = []
         self._writing = False
         self._closing = False
+        self._close_frame: Outgoing | None = None
         self._lost = False
         self._reader: asyncio.Task[Any] | None = None
         self._resumed: asyncio.Future[None] | None = None
@@ -253,7 +255,7 @@ class AsgiLink:
             try:
                 await self._write(message)
             finally:
-                if self._outbox:
+                if self._outbox or self._close_frame is not None:
                     self._start_writer()
 
     async def close(self, code: int, reason: str) -> None:
@@ -270,11 +272,11 @@ class AsgiLink:
             "code": int(code),
             "reason": shorten_reason(reason),
         }
-        self._outbox.append(frame)
+        self._close_frame = frame
         self._start_writer()
         try:
             async with self._watch.wheel.timeout(self._limits.close_timeout):
-                while self._outbox or self._writing:
+                while self._outbox or self._writing or self._close_frame:
                     if self._writer is None:  # a caller's own write is still under way
                         await self._wait_for_room()
                     else:
@@ -327,7 +329,7 @@ class AsgiLink:
             self._watch.begin(self)
         try:
             await self._websocket.send(message.event)
-            if not self._closing or message.size:
+            if message.event["type"] == "websocket.send":
                 self.sent_messages += 1
                 self.sent_bytes += message.size
         except (WebSocketDisconnect, OSError, RuntimeError) as error:
@@ -354,12 +356,16 @@ class AsgiLink:
         try:
             while self._outbox:
                 await self._write(self._outbox.popleft())
+            if self._close_frame is not None:
+                frame, self._close_frame = self._close_frame, None
+                await self._write(frame)
         finally:
             self._writer = None
             self._wake()
 
     def _give_up(self) -> None:
         self._lost = True
+        self._close_frame = None
         self._outbox.clear()
         if self._writer is not None:
             self._writer.cancel()
