@@ -17,7 +17,7 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from pongee.codes import CauseKind, CloseCause, CloseCode, shorten_reason
 from pongee.limits import Limits
@@ -114,12 +114,15 @@ class AsgiLink:
         "_outbox",
         "_overflow",
         "_reader",
+        "_receive",
         "_receiver",
         "_resumed",
         "_room",
+        "_send",
         "_stopped",
         "_suspended",
         "_traits",
+        "_waiting",
         "_watch",
         "_websocket",
         "_writable",
@@ -151,6 +154,11 @@ class AsgiLink:
         self.sent_messages = 0
         self.sent_bytes = 0
         self._outbox = Outbox(overflow, limits.outbox_messages, limits.outbox_bytes)
+        self._waiting = self._outbox.waiting
+        # Starlette's own methods check on every message what we know: that it was accepted. These
+        # two are what they call, so every middleware of the application still sees each message.
+        self._receive = websocket._receive
+        self._send = websocket._send
         self._writer: asyncio.Task[None] | None = None
         self._room: list[asyncio.Future[None]] = []
         self._writing = False
@@ -182,7 +190,7 @@ class AsgiLink:
         uses to wake it is taken back, so that the caller's task goes on undisturbed.
         """
         self._reader = asyncio.current_task()
-        receive = self._websocket.receive
+        receive = self._receive
         on_message = self._receiver.on_message
         try:
             while not self._stopped:
@@ -246,7 +254,7 @@ class AsgiLink:
             return
         if self._overflow != "disconnect":
             self.push(message)
-        elif self._writing or self._outbox:
+        elif self._writing or self._waiting:
             self._outbox.append(message)
             self._start_writer()
             while self._outbox.waits and not self._lost:
@@ -255,7 +263,7 @@ class AsgiLink:
             try:
                 await self._write(message)
             finally:
-                if self._outbox or self._close_frame is not None:
+                if self._waiting or self._close_frame is not None:
                     self._start_writer()
 
     async def close(self, code: int, reason: str) -> None:
@@ -328,11 +336,11 @@ class AsgiLink:
         if watched:
             self._watch.begin(self)
         try:
-            await self._websocket.send(message.event)
+            await self._send(message.event)
             if message.event["type"] == "websocket.send":
                 self.sent_messages += 1
                 self.sent_bytes += message.size
-        except (WebSocketDisconnect, OSError, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:
             # The reading side knows the true cause and reports it; here it only ends the writing.
             logger.debug("a write found the connection gone: %r", error)
             self._give_up()

@@ -38,6 +38,9 @@ class Outbox:
         max_messages: bound in messages.
         max_bytes: bound in bytes. A single message over it is kept when the outbox is empty, so
             that a large message is slow rather than impossible.
+
+    Attributes:
+        waiting: the messages by number, oldest first; for a quick look, not to be changed.
     """
 
     __slots__ = (
@@ -46,17 +49,17 @@ class Outbox:
         "_max_messages",
         "_next",
         "_policy",
-        "_waiting",
         "bytes",
         "dropped",
         "replaced",
+        "waiting",
     )
 
     def __init__(self, policy: Overflow, max_messages: int, max_bytes: int) -> None:
         self._policy = policy
         self._max_messages = max_messages
         self._max_bytes = max_bytes
-        self._waiting: OrderedDict[int, Outgoing] = OrderedDict()
+        self.waiting: OrderedDict[int, Outgoing] = OrderedDict()
         self._keyed: dict[str, int] = {}
         self._next = 0
         self.bytes = 0
@@ -65,13 +68,13 @@ class Outbox:
 
     def __len__(self) -> int:
         """Messages waiting."""
-        return len(self._waiting)
+        return len(self.waiting)
 
     @property
     def over(self) -> bool:
         """Whether more waits than the bound allows."""
-        return len(self._waiting) > self._max_messages or (
-            self.bytes > self._max_bytes and len(self._waiting) > 1
+        return len(self.waiting) > self._max_messages or (
+            self.bytes > self._max_bytes and len(self.waiting) > 1
         )
 
     @property
@@ -99,13 +102,13 @@ class Outbox:
         """Keep `message` whatever the bound says; for senders that wait their turn."""
         if self._policy == "latest_per_key" and message.key is not None:
             self._keyed[message.key] = self._next
-        self._waiting[self._next] = message
+        self.waiting[self._next] = message
         self._next += 1
         self.bytes += message.size
 
     def popleft(self) -> Outgoing:
         """Take the oldest message."""
-        number, message = self._waiting.popitem(last=False)
+        number, message = self.waiting.popitem(last=False)
         self.bytes -= message.size
         if message.key is not None and self._keyed.get(message.key) == number:
             del self._keyed[message.key]
@@ -113,20 +116,20 @@ class Outbox:
 
     def clear(self) -> None:
         """Drop and count everything that waits."""
-        self.dropped += len(self._waiting)
-        self._waiting.clear()
+        self.dropped += len(self.waiting)
+        self.waiting.clear()
         self._keyed.clear()
         self.bytes = 0
 
     def _would_overflow(self, message: Outgoing) -> bool:
-        if not self._waiting:
+        if not self.waiting:
             return False
         return (
-            len(self._waiting) >= self._max_messages or self.bytes + message.size > self._max_bytes
+            len(self.waiting) >= self._max_messages or self.bytes + message.size > self._max_bytes
         )
 
     def _replace(self, message: Outgoing) -> None:
         number = self._keyed[message.key]  # type: ignore[index]
-        self.bytes += message.size - self._waiting[number].size
-        self._waiting[number] = message
+        self.bytes += message.size - self.waiting[number].size
+        self.waiting[number] = message
         self.replaced += 1

@@ -39,6 +39,9 @@ class Inbox:
         wheel: for the patience.
         give_up: called when messages stay unread, or a reader comes too late. Ends the session.
         warn: called once when discarding begins, with the number of unread messages.
+
+    Attributes:
+        messages: oldest first; for a quick look, not to be changed.
     """
 
     __slots__ = (
@@ -46,7 +49,8 @@ class Inbox:
         "_give_up",
         "_limits",
         "_link",
-        "_messages",
+        "_max_bytes",
+        "_max_messages",
         "_paused",
         "_timer",
         "_warn",
@@ -54,6 +58,7 @@ class Inbox:
         "bytes",
         "discarded",
         "has_reader",
+        "messages",
     )
 
     def __init__(
@@ -64,11 +69,13 @@ class Inbox:
         warn: Callable[[int], None],
     ) -> None:
         self._limits = limits
+        self._max_messages = limits.inbox_messages
+        self._max_bytes = limits.inbox_bytes
         self._wheel = wheel
         self._give_up = give_up
         self._warn = warn
         self._link: Pausable
-        self._messages: deque[str | bytes] = deque()
+        self.messages: deque[str | bytes] = deque()
         self._paused = False
         self._timer: Timer | None = None
         self._discarding = False
@@ -82,26 +89,26 @@ class Inbox:
 
     def __len__(self) -> int:
         """Messages waiting."""
-        return len(self._messages)
+        return len(self.messages)
 
     def put(self, data: str | bytes) -> None:
         """Keep a message; a full inbox pauses reading, or discards."""
         if self._discarding and self._is_full():
             self.discarded += 1
             return
-        self._messages.append(data)
+        self.messages.append(data)
         self.bytes += len(data)
-        if self._is_full() and not self._paused:
+        if len(self.messages) >= self._max_messages or self.bytes >= self._max_bytes:
             self._pause()
 
     def take(self) -> str | bytes:
         """Return the oldest message; reading goes on once half of the inbox is free."""
-        data = self._messages.popleft()
+        data = self.messages.popleft()
         self.bytes -= len(data)
         if (
             self._paused
-            and len(self._messages) <= self._limits.inbox_messages // 2
-            and self.bytes <= self._limits.inbox_bytes // 2
+            and len(self.messages) <= self._max_messages // 2
+            and self.bytes <= self._max_bytes // 2
         ):
             self._resume()
         return data
@@ -121,12 +128,11 @@ class Inbox:
             self._timer = None
 
     def _is_full(self) -> bool:
-        return (
-            len(self._messages) >= self._limits.inbox_messages
-            or self.bytes >= self._limits.inbox_bytes
-        )
+        return len(self.messages) >= self._max_messages or self.bytes >= self._max_bytes
 
     def _pause(self) -> None:
+        if self._paused:
+            return
         self._paused = True
         self._link.pause_reading()
         limits = self._limits
@@ -145,6 +151,6 @@ class Inbox:
         if self.has_reader:
             self._give_up()
             return
-        self._warn(len(self._messages))
+        self._warn(len(self.messages))
         self._discarding = True
         self._resume()

@@ -216,26 +216,30 @@ class Session(Generic[In, Out]):
                 "messages; read in one place and hand the messages on, for example by a queue"
             )
         self._iterating = True
-        if not self._inbox.has_reader:
-            self._inbox.begin_reading()
+        inbox = self._inbox
+        if not inbox.has_reader:
+            inbox.begin_reading()
         try:
             while True:
-                if not self._inbox:
+                if not inbox.messages:
                     if self._cause is not None:
                         raise StopAsyncIteration
-                    await self._wait_for_message()
+                    self._streak = 0
+                    self._waiter = self._create_future()
+                    await self._waiter
                     continue
                 self._streak += 1
                 if self._streak >= MESSAGES_PER_TURN:
                     self._streak = 0
                     await asyncio.sleep(0)
-                data = self._inbox.take()
+                data = inbox.take()
                 try:
                     return self._decode(data)  # type: ignore[no-any-return]
                 except MessageError as error:
                     await self._reject(error)
         finally:
             self._iterating = False
+            self._waiter = None
 
     async def receive(self) -> In:
         """Return the next message.
@@ -250,14 +254,6 @@ class Session(Generic[In, Out]):
             return await self.__anext__()
         except StopAsyncIteration:
             raise SessionClosed(self._cause_or_lost()) from None
-
-    async def _wait_for_message(self) -> None:
-        self._streak = 0
-        self._waiter = self._create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
 
     async def _reject(self, error: MessageError) -> None:
         self._rejected += 1
