@@ -22,6 +22,7 @@ check: $(VENV)/.development
 
 bench: $(VENV)/.development
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.stalled
 
 format: $(VENV)/.development
 	$(BIN)/ruff format .
