@@ -33,7 +33,8 @@ class Expected:
         shutdown: the close code clients see after SIGTERM, 1006 for none.
         shutdown_within: seconds the process may take to end with clients connected.
         exit_status: after SIGTERM.
-        shutdown_kind: the kind told.
+        shutdown_kinds: the kinds that may be told (granian drops connections and ends the lifespan
+            in one moment).
         cuts_stalled: whether the TCP connection of a stalled reader is cut.
         traits: the name Pongee knows it by.
         pings: whether a client that vanished is found by the server's pings.
@@ -56,7 +57,7 @@ class Expected:
     shutdown: int
     shutdown_within: float
     exit_status: int
-    shutdown_kind: str
+    shutdown_kinds: tuple[str, ...]
     traits: str
     cuts_stalled: bool
     pings: bool
@@ -108,7 +109,7 @@ SERVERS = [
         shutdown=1012,
         shutdown_within=2,
         exit_status=-15,
-        shutdown_kind="server is leaving",
+        shutdown_kinds=("server is leaving",),
         traits="uvicorn",
         cuts_stalled=True,
         pings=True,
@@ -127,7 +128,7 @@ SERVERS = [
         shutdown=1012,
         shutdown_within=2,
         exit_status=-15,
-        shutdown_kind="server is leaving",
+        shutdown_kinds=("server is leaving",),
         traits="uvicorn",
         cuts_stalled=True,
         pings=True,
@@ -148,7 +149,7 @@ SERVERS = [
         shutdown=1012,
         shutdown_within=4,
         exit_status=0,
-        shutdown_kind="server is leaving",
+        shutdown_kinds=("server is leaving",),
         traits="hypercorn",
         cuts_stalled=True,
         pings=False,
@@ -168,7 +169,7 @@ SERVERS = [
         shutdown=1006,
         shutdown_within=3,
         exit_status=0,
-        shutdown_kind="server is leaving",
+        shutdown_kinds=("server is leaving", "connection lost"),
         traits="granian",
         cuts_stalled=False,
         pings=False,
