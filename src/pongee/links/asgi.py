@@ -29,13 +29,15 @@ __all__ = ["AsgiLink", "ServerTraits", "cause_of", "traits_of"]
 
 logger = logging.getLogger("pongee.links")
 
+SERVERS = ("uvicorn", "pongee", "hypercorn", "granian")
+
 
 @dataclass(frozen=True, slots=True)
 class ServerTraits:
     """What is known of the server behind an ASGI `send`.
 
     Attributes:
-        name: ``uvicorn``, ``hypercorn``, ``granian`` or ``unknown``.
+        name: one of `SERVERS`, or ``unknown``; ``pongee`` is our own wire on uvicorn.
         abort: cuts the connection, or `None` where the server keeps its transport to itself.
         pings: whether the server sends protocol pings of its own and acts on a missing pong.
         writable: whether a write would return at once, where the server lets us know.
@@ -68,9 +70,9 @@ def traits_of(send: Callable[..., Any]) -> ServerTraits:
     config = getattr(owner, "config", None)
     times = [getattr(config, field, 20.0) for field in ("ws_ping_interval", "ws_ping_timeout")]
     return ServerTraits(
-        name=name if name in ("uvicorn", "hypercorn", "granian") else "unknown",
+        name=name if name in SERVERS else "unknown",
         abort=abort if callable(abort) else None,
-        pings=name == "uvicorn" and all(times),
+        pings=name in ("uvicorn", "pongee") and all(times),
         writable=getattr(getattr(owner, "writable", None), "is_set", None),
     )
 
