@@ -52,6 +52,32 @@ async def test_heartbeat_message_is_the_endpoints_own() -> None:
         assert await client.receive() == '"tick 1700000001"'
 
 
+@pytest.mark.parametrize(
+    ("interval", "options", "beats"),
+    [
+        (None, {}, True),
+        (None, {"heartbeat": None}, False),
+        (20.0, {}, False),
+    ],
+)
+async def test_server_without_pings_of_its_own_gets_heartbeats_instead(
+    interval: float | None, options: dict[str, Any], beats: bool
+) -> None:
+    """Protocol pings where the server looks after them, else messages; `None` is none."""
+    clock = ManualClock()
+    world = World(clock=clock, ping_interval=5)
+    _idle(world, **options)
+    async with (
+        world.running(ws_ping_interval=interval) as server,
+        connect(server.ws("/ws")) as client,
+    ):
+        await eventually(lambda: world.opened)
+        clock.advance(5.1)
+        await client.send("x")
+        first = await client.receive_json()
+        assert (first != "heard") is beats
+
+
 async def test_silence_for_the_idle_timeout_ends_the_session() -> None:
     """Messages keep it alive; nothing for the timeout is 4408."""
     clock = ManualClock()
