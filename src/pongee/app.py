@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar
@@ -14,6 +15,7 @@ from fastapi.exception_handlers import (
 from fastapi.exceptions import WebSocketRequestValidationError
 from fastapi.params import Depends
 from fastapi.routing import iter_route_contexts
+from fastapi.security.base import SecurityBase
 
 from pongee.channels.names import check_channel
 from pongee.clock import Clock
@@ -38,6 +40,8 @@ from pongee.settings import Settings, load_settings
 from pongee.telemetry import Event, Telemetry
 
 __all__ = ["Pongee"]
+
+logger = logging.getLogger("pongee")
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
 OnConnect = TypeVar("OnConnect", bound=Callable[[Session[Any, Any]], Awaitable[None]])
@@ -70,7 +74,9 @@ class Pongee:
         self._origins = OriginPolicy(self.settings.allowed_origins)
         self._node = Node(
             caps=caps or Caps(max_connections=self.settings.max_connections),
-            trusted=TrustedProxies(self.settings.trusted_proxies),
+            trusted=TrustedProxies(
+                self.settings.trusted_proxies, header=self.settings.forwarding_header
+            ),
             ping_interval=self.settings.ping_interval,
             clock=clock,
         )
@@ -102,8 +108,8 @@ class Pongee:
         Args:
             path: as in FastAPI, with path parameters.
             auth: the policy: `public`, a `JWTBearer` or other `TokenPolicy`, or any FastAPI
-                dependency that returns an `Identity`, a user's id or `None`, and raises `Refused`
-                or ``HTTPException``. Required.
+                dependency that returns an `Identity` or a user's id, and raises `Refused` or
+                ``HTTPException``; `None` is a refusal. Required.
             origins: allowed beside the server's own origin; by default the settings'.
             heartbeat: messages that show liveness, and an idle timeout; by default none where the
                 server looks after pings and pongs (uvicorn), else one every ``ping_interval``
@@ -189,6 +195,9 @@ class Pongee:
         """
         if self._app is not None:
             raise ConfigurationError("install(app) was called before; a Pongee serves one app")
+        middleware: list[Any] = list(app.user_middleware)
+        if any(entry.cls is HandshakeMiddleware for entry in middleware):
+            raise ConfigurationError("this application has another Pongee; one serves all of it")
         self._app = app
         included = {id(context.original_route) for context in iter_route_contexts(app.routes)}
         if not any(id(route) in included for route in self.router.routes):
@@ -218,6 +227,7 @@ class Pongee:
             self._running -= 1
             if self._running == 0:
                 await self._node.stop()
+                self._table = None
 
     def _start(self) -> None:
         if self._app is None:
@@ -230,11 +240,11 @@ class Pongee:
         self._node.runtime.draining = False
 
     def _find(self, scope: Any) -> EndpointSpec | None:
-        if self._running == 0:
-            raise ConfigurationError(
-                "the application's lifespan is not running; run it under a server that supports "
-                "lifespan, or enter `async with pongee.lifespan(app)` first"
-            )
+        if self._table is None:
+            # Mounted in another application, or in a test without lifespan: there is nobody to
+            # tell us of the start, nor of the end.
+            logger.info("started without a lifespan: nothing will be drained at the end")
+            self._start()
         return None if self._table is None else self._table.find(scope)
 
     # Acting
@@ -331,6 +341,11 @@ def _check_spec(spec: EndpointSpec) -> None:
     ):
         if value not in allowed:
             raise ConfigurationError(f"{spec.path}: {name}={value!r}; allowed: {allowed}")
+    if isinstance(spec.auth, SecurityBase):
+        raise ConfigurationError(
+            f"{spec.path}: auth={type(spec.auth).__name__}() only takes a token out of the request "
+            "and verifies nothing; use JWTBearer(...), or a dependency that verifies what it took"
+        )
     if not callable(spec.auth):
         raise ConfigurationError(
             f"{spec.path}: auth={spec.auth!r} is no policy; allowed: public, JWTBearer(...), a "

@@ -27,6 +27,10 @@ logger = logging.getLogger("pongee.clock")
 Callback = Callable[[], None]
 
 
+FAR = 10 * 365 * 86400.0
+"""Seconds. A timer set for later than that fires then."""
+
+
 class Handle(Protocol):
     """Something that can be cancelled."""
 
@@ -106,7 +110,8 @@ class TimerWheel:
 
     def call_later(self, delay: float, callback: Callback) -> Timer:
         """Call `callback` once, `delay` seconds from now, at most one tick late."""
-        timer = Timer(self, self.clock.monotonic() + delay, callback)
+        # Beyond FAR, and for NaN, the arithmetic of ticks fails; nothing waits that long.
+        timer = Timer(self, self.clock.monotonic() + min(FAR, max(0.0, delay)), callback)
         number = math.ceil(timer.when / self.tick)
         slot = self._slots.get(number)
         if slot is not None:
@@ -139,17 +144,27 @@ class TimerWheel:
             self._wakeup = None
 
     def _remove(self, timer: Timer) -> None:
-        slot = self._slots.get(math.ceil(timer.when / self.tick))
+        number = math.ceil(timer.when / self.tick)
+        slot = self._slots.get(number)
         if slot is not None:
             slot.pop(timer, None)
+            if not slot:
+                del self._slots[number]
+                self._compact()
+
+    def _compact(self) -> None:
+        """Drop the numbers of slots that are gone, once they are the most of the heap."""
+        if len(self._order) > 2 * len(self._slots) + 64:
+            self._order = list(self._slots)
+            heapq.heapify(self._order)
 
     def _arm(self) -> None:
         if self._wakeup is not None:
             self._wakeup.cancel()
             self._wakeup = None
         # A slot whose timers were all cancelled is dropped here instead of waking for nothing.
-        while self._order and not self._slots[self._order[0]]:
-            del self._slots[heapq.heappop(self._order)]
+        while self._order and self._order[0] not in self._slots:
+            heapq.heappop(self._order)
         if self._order:
             self._wakeup_slot = self._order[0]
             self._wakeup = self.clock.call_at(self._wakeup_slot * self.tick, self._turn)
@@ -158,7 +173,7 @@ class TimerWheel:
         self._wakeup = None
         now = self.clock.monotonic()
         while self._order and self._order[0] * self.tick <= now + 1e-9:
-            self._due = self._slots.pop(heapq.heappop(self._order))
+            self._due = self._slots.pop(heapq.heappop(self._order), {})
             while self._due:
                 timer = next(iter(self._due))
                 del self._due[timer]

@@ -73,7 +73,7 @@ CODES: dict[CloseCode, CodeInfo] = {
     CloseCode.MESSAGE_TOO_BIG: CodeInfo("a message over the limit", False),
     CloseCode.INTERNAL_ERROR: CodeInfo("the handler or a job of the session crashed", True),
     CloseCode.SERVICE_RESTART: CodeInfo("the server is leaving", True),
-    CloseCode.TRY_AGAIN_LATER: CodeInfo("the client reads too slowly", True),
+    CloseCode.TRY_AGAIN_LATER: CodeInfo("too busy, or the client reads too slowly", True),
     CloseCode.TOKEN_EXPIRED: CodeInfo("the token ran out; come back with a new one", False),
     CloseCode.DISCONNECTED: CodeInfo("the application ended the connection", False),
     CloseCode.IDLE_TIMEOUT: CodeInfo("nothing was heard for the idle timeout", True),

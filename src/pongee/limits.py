@@ -13,7 +13,9 @@ from pongee.errors import ConfigurationError
 __all__ = [
     "AFTER_DRAIN",
     "FIRST_MESSAGE_SIZE",
+    "HOOK_TIMEOUT",
     "LOGGED_PATH",
+    "LOGGED_REASON",
     "MAX_CHANNEL_LENGTH",
     "MAX_ERRORS_TOLD",
     "MAX_ERROR_TEXT",
@@ -42,6 +44,12 @@ MAX_ERROR_TEXT = 100
 
 LOGGED_PATH = 200
 """Characters of a refused path in the log, percent-encoded: a peer must not write our log."""
+
+HOOK_TIMEOUT = 10.0
+"""Seconds one on_disconnect hook may take. Then it is cancelled and logged."""
+
+LOGGED_REASON = 600
+"""Characters of the line that explains a refused origin. Longer: cut."""
 
 STUBBORN_TIMEOUT = 5.0
 """Seconds a handler or job may go on after it was cancelled; then it is left behind and logged."""

@@ -13,6 +13,7 @@ __all__ = ["Redaction", "install_redaction"]
 SERVER_LOGGERS = (
     "uvicorn.error",
     "uvicorn.access",
+    "uvicorn.asgi",
     "hypercorn.error",
     "hypercorn.access",
     "_granian",
@@ -21,7 +22,8 @@ SERVER_LOGGERS = (
     "websockets.server",
 )
 
-_QUERY = re.compile(r"\?[^\s\"<>]+")
+# A request target holds no white space (RFC 9112 section 3.2), but anything else a peer likes.
+_QUERY = re.compile(r"\?\S+?(?=\"?(?:\s|$))")
 _SECRET_HEADER = re.compile(
     r"(?i)\b(authorization|proxy-authorization|cookie|set-cookie|sec-websocket-protocol|x-api-key)"
     r"(\W+).*"
@@ -76,9 +78,9 @@ def install_redaction() -> None:
 
 
 def _redact(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    return _QUERY.sub("?[redacted]", value)
+    if isinstance(value, dict) and "query_string" in value:
+        return {**value, "query_string": b"[redacted]", "headers": "[redacted]"}  # uvicorn's trace
+    return _QUERY.sub("?[redacted]", value) if isinstance(value, str) else value
 
 
 def _redact_mapping(args: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -104,7 +104,7 @@ class Node:
                 await self._all_finished()
         except TimeoutError:
             self.abort()
-            await self._all_finished()
+            await self._finished_within(STOP_TIMEOUT)
 
     def abort(self) -> None:
         """Cut every connection that has not finished, where the server lets us."""
@@ -121,6 +121,7 @@ class Node:
             if not await self._finished_within(STOP_TIMEOUT):
                 logger.error("left behind at the end: %d sessions", len(self.runtime.unfinished))
         self.runtime.wheel.close()
+        self.runtime.watch.reset()
 
     async def _finished_within(self, seconds: float) -> bool:
         # Real seconds, whatever the injected clock says: the server waits for us.

@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pongee.errors import ConfigurationError
-from pongee.guards.client_ip import TrustedProxies
+from pongee.guards.client_ip import ForwardingHeader, TrustedProxies
 from pongee.guards.origin import OriginPolicy
 from pongee.limits import MIN_SECRET_BYTES
 
@@ -30,6 +30,7 @@ class Settings(BaseSettings):
         allowed_origins: origins beside the server's own, comma-separated; ``*`` is any.
         trusted_proxies: addresses or networks whose forwarding headers are believed,
             comma-separated.
+        forwarding_header: which header they write: ``x-forwarded-for`` or ``forwarded``.
         heartbeat_interval: between two heartbeats of ``/ws/realtime``.
         ping_interval: between two protocol pings.
         ping_timeout: how long a pong may take.
@@ -49,6 +50,7 @@ class Settings(BaseSettings):
     static_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    forwarding_header: ForwardingHeader = "x-forwarded-for"
     heartbeat_interval: Annotated[float, Field(gt=0, le=86400)] = 30.0
     ping_interval: Annotated[float, Field(gt=0, le=86400)] = 20.0
     ping_timeout: Annotated[float, Field(gt=0, le=86400)] = 20.0

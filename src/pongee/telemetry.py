@@ -25,6 +25,7 @@ __all__ = [
     "Telemetry",
     "TransportAborted",
     "log_event",
+    "one_line",
 ]
 
 logger = logging.getLogger("pongee")
@@ -144,17 +145,17 @@ def log_event(event: Event) -> None:
                 "%s opened: session %s, user %s, from %s",
                 event.route,
                 event.session,
-                _one_line(event.user),
-                _one_line(event.address),
+                one_line(event.user),
+                one_line(event.address),
             )
         case SessionEnded():
             logger.info(
                 "%s ended: %s; session %s, user %s, from %s, %.3f s, in %d, out %d, dropped %d",
                 event.route,
-                _one_line(event.cause),
+                one_line(event.cause),
                 event.session,
-                _one_line(event.user),
-                _one_line(event.address),
+                one_line(event.user),
+                one_line(event.address),
                 event.duration,
                 event.received,
                 event.sent,
@@ -165,9 +166,9 @@ def log_event(event: Event) -> None:
                 "%s refused: %d %s; from %s%s",
                 event.route,
                 event.status,
-                _one_line(event.reason),
-                _one_line(event.address),
-                f" ({_one_line(event.why)})" if event.why else "",
+                one_line(event.reason),
+                one_line(event.address),
+                f" ({one_line(event.why)})" if event.why else "",
             )
         case MessageRejected():
             logger.debug(
@@ -187,13 +188,13 @@ def log_event(event: Event) -> None:
             logger.info(
                 "%s cut: %s; session %s%s",
                 event.route,
-                _one_line(event.why),
+                one_line(event.why),
                 event.session,
                 "" if event.possible else " (this server cannot abort: the socket lingers)",
             )
 
 
-def _one_line(value: object) -> str:
+def one_line(value: object) -> str:
     """Escape what would let a peer or a user's id write lines of its own."""
     text = str(value)
     return text if text.isprintable() else text.encode("unicode_escape").decode()

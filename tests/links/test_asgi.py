@@ -42,6 +42,7 @@ async def test_order_holds_across_direct_and_queued_sends() -> None:
         wired.server.flow()
         await asyncio.gather(first, second, fifth)
         await wired.link.send(Outgoing("6"))
+        await all_blocked()
 
         assert wired.server.texts == ["1", "2", "3", "4", "5", "6"]
 

@@ -19,6 +19,18 @@ class Writing:
         self.write_deadline = write_deadline
         self.clock = clock
         self.late: list[float] = []
+        self.blocked = True
+        self.size: int | None = None
+        self.gave_up = False
+
+    def buffered(self) -> int | None:
+        return self.size
+
+    def is_blocked(self) -> bool:
+        return self.blocked
+
+    def server_gave_up(self) -> bool:
+        return self.gave_up
 
     def on_write_deadline(self) -> None:
         self.late.append(self.clock.monotonic())
@@ -139,3 +151,77 @@ def test_each_writer_has_its_own_deadline(
             assert len(writer.late) == 1
         for late in writer.late:
             assert deadline - 1e-6 <= late - origin - begin <= deadline + slack
+
+
+def test_buffer_that_stays_full_after_its_last_write_is_told() -> None:
+    """The next write may never come."""
+    clock, watch = _watch()
+    writer = Writing(clock, 2)
+    watch.begin(writer)
+    watch.begin(writer)  # the write has returned, and the buffer is over its mark
+
+    clock.advance(2.5)
+
+    assert len(writer.late) == 1
+
+
+def test_buffer_that_shrinks_is_progress() -> None:
+    """A slow but steady reader is not cut; once it stops it is."""
+    clock, watch = _watch()
+    writer = Writing(clock, 2)
+    writer.size = 1000
+    watch.begin(writer)
+    for _ in range(20):
+        clock.advance(1)
+        writer.size -= 10
+    assert writer.late == []
+
+    clock.advance(3)
+
+    assert len(writer.late) == 1
+
+
+def test_buffer_under_its_mark_is_watched_no_more() -> None:
+    """Drained: forgotten at the next look."""
+    clock, watch = _watch()
+    writer = Writing(clock, 2)
+    watch.begin(writer)
+    writer.blocked = False
+
+    clock.advance(5)
+
+    assert writer.late == []
+    assert len(watch) == 0
+
+
+def test_open_link_whose_server_gave_up_is_told_within_a_sweep() -> None:
+    """A server that closes politely waits for a buffer that does not drain."""
+    clock, watch = _watch()
+    writer, other = Writing(clock, 60), Writing(clock, 60)
+    watch.open(writer)
+    watch.open(other)
+    clock.advance(10)
+    assert writer.late == []
+
+    writer.gave_up = True
+    clock.advance(1.2)
+
+    assert len(writer.late) == 1
+    assert other.late == []
+    watch.close(other)
+    clock.advance(5)
+    assert len(watch.wheel) == 0
+
+
+def test_watch_works_again_after_its_wheel_was_closed() -> None:
+    """An application may be started twice."""
+    clock, watch = _watch()
+    watch.begin(Writing(clock, 2))
+    watch.wheel.close()
+    watch.reset()
+
+    writer = Writing(clock, 2)
+    watch.begin(writer)
+    clock.advance(2.5)
+
+    assert len(writer.late) == 1

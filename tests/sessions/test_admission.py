@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 import pytest
+from fastapi import HTTPException
 from websockets.exceptions import ConnectionClosed
 
 from pongee import (
@@ -26,7 +27,14 @@ from pongee import (
 )
 from pongee.guards.verdict import Identity
 from pongee.playground.page import make_token
-from pongee.testing import CloseFrame, HandshakeRefused, ManualClock, connect, eventually
+from pongee.testing import (
+    CloseFrame,
+    HandshakeRefused,
+    ManualClock,
+    RawPeer,
+    connect,
+    eventually,
+)
 from tests.sessions.conftest import World
 
 pytestmark = pytest.mark.anyio
@@ -55,8 +63,9 @@ async def test_origin_is_checked_before_anything_of_the_application_runs() -> No
     """Same origin by default; foreign, null and look-alike origins are 403."""
     world, ran = World(), []
 
-    async def policy() -> None:
+    async def policy() -> Identity:
         ran.append("policy")
+        return Identity()
 
     _who(world, policy)
     async with world.running() as server:
@@ -267,3 +276,70 @@ async def test_endpoints_own_subprotocol_comes_before_the_tokens() -> None:
         ):
             async with connect(server.ws("/ws"), subprotocols=offered) as client:
                 assert client.subprotocol == chosen
+
+
+async def test_verifier_that_crashes_on_the_first_message_closes_with_1011(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A crash is 1011 and a traceback in the log, before a session exists as well as after."""
+
+    class Broken:
+        async def verify(self, token: str) -> Identity:
+            raise ZeroDivisionError("verifier")
+
+    world = World()
+    _who(world, TokenPolicy(Broken(), FirstMessage()))
+    async with world.running() as server, connect(server.ws("/ws")) as client:
+        await client.send("a-token")
+        assert await client.wait_closed() == CloseFrame(1011, "internal error")
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_refusal_of_the_first_message_is_told_to_telemetry() -> None:
+    """Refusals after accept are counted like those before."""
+    world = World()
+    events: list[Any] = []
+    world.pongee.listen(events.append)
+    _who(world, JWTBearer(SECRET, sources=[FirstMessage()]))
+    async with world.running() as server, connect(server.ws("/ws")) as client:
+        await client.send("nonsense")
+        await client.wait_closed()
+    assert [(event.status, event.reason) for event in events] == [(401, "Invalid credentials")]
+
+
+async def test_unusual_status_of_a_refusal_is_sent_as_it_is() -> None:
+    """Statuses without a standard phrase are statuses too."""
+
+    async def policy() -> None:
+        raise HTTPException(419, "token expired")
+
+    world = World()
+    _who(world, policy)
+    async with world.running() as server:
+        assert await _status(server.ws("/ws")) == 419
+
+
+async def test_forwarded_header_is_read_where_the_setting_says_so() -> None:
+    """RFC 7239, instead of X-Forwarded-For and never beside it."""
+    world = World(trusted_proxies="127.0.0.1", forwarding_header="forwarded")
+    _who(world, public)
+    headers = {"Forwarded": "for=203.0.113.7;proto=https", "X-Forwarded-For": "6.6.6.6"}
+    async with world.running() as server, connect(server.ws("/ws"), headers=headers) as client:
+        assert await client.receive() == "None 203.0.113.7"
+
+
+@pytest.mark.parametrize("quote", ['"', "<", ">", "'"])
+async def test_query_with_odd_characters_is_redacted_to_its_end(
+    quote: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A peer writes into its query what it likes; the token behind it stays out of the log."""
+    caplog.set_level(logging.DEBUG)
+    world = World()
+    _who(world, public)
+    async with (
+        world.running() as server,
+        RawPeer(server.port, f"/ws?a={quote}x{quote}&t=LEAK") as p,
+    ):
+        assert b"101" in (await p.handshake())[:20]
+        await eventually(lambda: world.opened)
+    assert "LEAK" not in "".join(record.getMessage() for record in caplog.records)

@@ -4,13 +4,41 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
+import httpx
 import pytest
-from fastapi import APIRouter, BackgroundTasks, Depends, Header, Path, Query, Response, Security
-from fastapi.security import HTTPBearer, SecurityScopes
+from fastapi import (
+    APIRouter,
+    BackgroundTasks,
+    Depends,
+    FastAPI,
+    Header,
+    HTTPException,
+    Path,
+    Query,
+    Response,
+    Security,
+)
+from fastapi.security import (
+    HTTPAuthorizationCredentials,
+    HTTPBearer,
+    OAuth2PasswordBearer,
+    SecurityScopes,
+)
 from starlette.websockets import WebSocket
 
-from pongee import ConfigurationError, Identity, JWTBearer, Pongee, Session, Settings, public
-from pongee.testing import HandshakeRefused, connect, eventually
+from pongee import (
+    ConfigurationError,
+    CookieToken,
+    Identity,
+    JWTBearer,
+    Pongee,
+    Session,
+    Settings,
+    StaticTokens,
+    TokenPolicy,
+    public,
+)
+from pongee.testing import HandshakeRefused, connect, eventually, serve
 from tests.sessions.conftest import World
 
 pytestmark = pytest.mark.anyio
@@ -118,12 +146,24 @@ async def test_dependency_overrides_replace_dependencies_and_policies() -> None:
         assert await client.receive() == "tester override"
 
 
-async def test_fastapi_security_classes_are_policies() -> None:
-    """A FastAPI security class refuses with its own status; `Depends` and `Security` are taken."""
-    world = World()
-    bearer = HTTPBearer()
+async def test_fastapi_security_class_alone_is_no_policy() -> None:
+    """It takes a token out of the request and verifies nothing: everybody would be let in."""
+    with pytest.raises(ConfigurationError, match="verifies nothing"):
+        _declare(fine, auth=HTTPBearer())
+    with pytest.raises(ConfigurationError, match="verifies nothing"):
+        _declare(fine, auth=Security(OAuth2PasswordBearer(tokenUrl="token")))
 
-    @world.pongee.endpoint("/ws", auth=Security(bearer), refuse="close")
+
+async def test_policy_below_a_fastapi_security_class_refuses_with_its_status() -> None:
+    """`Depends` and `Security` are taken, and what they need is resolved."""
+    world = World()
+
+    async def verify(
+        credentials: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())],
+    ) -> Identity:
+        return Identity(user=credentials.credentials)
+
+    @world.pongee.endpoint("/ws", auth=Security(verify), refuse="close")
     async def handler(session: Session[str, str]) -> None:
         await session.send("in")
 
@@ -276,3 +316,88 @@ async def test_endpoint_that_is_not_installed_says_so() -> None:
     world.pongee.install(world.app)
     with pytest.raises(ConfigurationError, match="called before"):
         world.pongee.install(world.app)
+
+
+async def test_policy_that_returns_none_refuses() -> None:
+    """Whoever forgets to return the user lets nobody in."""
+    world = World()
+
+    async def forgetful() -> None: ...
+
+    @world.pongee.endpoint("/ws", auth=forgetful)
+    async def handler(session: Session[str, str]) -> None: ...
+
+    async with world.running() as server:
+        with pytest.raises(HandshakeRefused) as refused:
+            async with connect(server.ws("/ws")):
+                pass
+    assert refused.value.status == 401
+
+
+async def test_cookie_token_below_the_policy_needs_an_origin_check_too() -> None:
+    """However deep it is: found at start-up."""
+    world = World()
+    cookie = TokenPolicy(StaticTokens(["token-123"]), CookieToken("session"))
+
+    async def me(identity: Annotated[Any, Depends(cookie)]) -> Any:
+        return identity
+
+    @world.pongee.endpoint("/ws", auth=me, origins=["*"])
+    async def handler(session: Session[str, str]) -> None: ...
+
+    world.pongee.install(world.app)
+    with pytest.raises(ConfigurationError, match="origin check"):
+        async with world.pongee.lifespan(world.app):
+            pass
+
+
+async def test_second_pongee_on_one_application_is_refused() -> None:
+    """Two would count and guard the same handshakes twice."""
+    world = World()
+    world.pongee.install(world.app)
+    with pytest.raises(ConfigurationError, match="another Pongee"):
+        Pongee(Settings()).install(world.app)
+
+
+async def test_mounted_application_works() -> None:
+    """Starlette runs no lifespan of what is mounted; it starts with its first handshake."""
+    world, outer = World(), FastAPI()
+
+    @world.pongee.endpoint("/ws", auth=public)
+    async def handler(session: Session[str, str]) -> None:
+        await session.send("mounted")
+
+    world.pongee.install(world.app)
+    outer.mount("/inner", world.app)
+    async with serve(outer) as server:
+        async with connect(server.ws("/inner/ws")) as client:
+            assert await client.receive() == "mounted"
+        with pytest.raises(HandshakeRefused) as refused:
+            async with connect(server.ws("/inner/nowhere")):
+                pass
+        assert refused.value.status == 404
+
+
+async def test_http_404_of_the_application_stays_a_404() -> None:
+    """Only a path that no HTTP route has gets the hint to upgrade; without lifespan, too."""
+    world = World()
+
+    @world.app.get("/items/{item}")
+    async def item(item: int) -> None:
+        raise HTTPException(404, "no such item")
+
+    @world.pongee.endpoint("/items/{item}", auth=public)
+    async def items(item: int, session: Session[str, str]) -> None: ...
+
+    @world.pongee.endpoint("/ws", auth=public)
+    async def handler(session: Session[str, str]) -> None: ...
+
+    world.pongee.install(world.app)
+    transport = httpx.ASGITransport(world.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        answer = await http.get("/items/3")
+        assert (answer.status_code, answer.json()) == (404, {"detail": "no such item"})
+        assert (await http.get("/nothing")).status_code == 404
+        hint = await http.get("/ws")
+        assert hint.status_code == 426
+        assert "speaks WebSocket" in hint.json()["detail"]

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from pongee import CauseKind, CloseCause, Limits, Session, SessionClosed, UsageError, public
+from pongee import (
+    CauseKind,
+    CloseCause,
+    Identity,
+    Limits,
+    Session,
+    SessionClosed,
+    UsageError,
+    public,
+)
 from pongee.testing import CloseFrame, ManualClock, connect, eventually
 from tests.sessions.conftest import World
 
@@ -429,3 +438,121 @@ async def test_handler_that_ignores_cancellation_does_not_keep_the_session(
         release.set()
     assert "goes on although it was cancelled" in caplog.text
     assert "stubborn" in caplog.text
+
+
+async def test_hook_that_closes_the_session_keeps_the_handler_from_running() -> None:
+    """A ban belongs into ``on_connect``."""
+    world, ran = World(), []
+
+    @world.pongee.on_connect
+    async def ban(session: Session[str, str]) -> None:
+        world.pongee._node.disconnect(id=session.id, code=4000, reason="banned")
+
+    @world.pongee.endpoint("/ws", auth=public)
+    async def handler(session: Session[str, str]) -> None:
+        ran.append(session.id)
+
+    async with world.running() as server, connect(server.ws("/ws")) as client:
+        assert await client.wait_closed() == CloseFrame(4000, "banned")
+        await eventually(lambda: world.ended)
+    assert ran == []
+
+
+async def test_hook_that_hangs_is_cut_short_and_the_others_run(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One hook cannot keep a place, or the process, for ever."""
+    clock = ManualClock()
+    world, hanging = World(clock=clock), asyncio.Event()
+    hooks = world.pongee._node.runtime.on_disconnect
+
+    async def hang(session: Session[str, str]) -> None:
+        hanging.set()
+        await asyncio.Event().wait()
+
+    hooks.insert(0, hang)
+
+    @world.pongee.endpoint("/ws", auth=public)
+    async def handler(session: Session[str, str]) -> None: ...
+
+    async with world.running() as server, connect(server.ws("/ws")) as client:
+        await client.wait_closed()
+        await hanging.wait()
+        assert world.ended == []
+        clock.advance(10.1)
+        await eventually(lambda: world.ended)
+    assert "on_disconnect hook raised" in caplog.text
+
+
+async def test_hook_that_awaits_a_cancelled_job_does_not_stop_the_others() -> None:
+    """Its CancelledError is its own."""
+    world = World()
+
+    async def nosy(session: Session[str, str]) -> None:
+        await session.state.job
+
+    world.pongee._node.runtime.on_disconnect.insert(0, nosy)
+
+    @world.pongee.endpoint("/ws", auth=public)
+    async def handler(session: Session[str, str]) -> None:
+        session.state.job = session.spawn(asyncio.sleep(3600))
+        await asyncio.sleep(0)
+
+    async with world.running() as server, connect(server.ws("/ws")) as client:
+        await client.wait_closed()
+        await eventually(lambda: world.ended)
+
+
+async def test_task_group_whose_tasks_see_the_end_is_no_crash(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A reader and a pusher in one task group: a client that leaves is no error."""
+    world = World()
+
+    @world.pongee.endpoint("/ws", auth=public)
+    async def handler(session: Session[str, str]) -> None:
+        async def push() -> None:
+            while True:
+                await session.send("tick")
+                await asyncio.sleep(0)
+
+        async def read() -> None:
+            while True:
+                await session.receive()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(push())
+            group.create_task(read())
+
+    async with world.running() as server:
+        async with connect(server.ws("/ws")) as client:
+            await client.receive()
+        await eventually(lambda: world.ended)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("expires_at", [float("inf"), 1e308])
+async def test_expiry_beyond_all_time_is_never(expires_at: float) -> None:
+    """Whatever number a token holds, nothing breaks."""
+    world = World()
+
+    @world.pongee.endpoint("/ws", auth=lambda: Identity(user="ada", expires_at=expires_at))
+    async def handler(session: Session[str, str]) -> None:
+        async for text in session:
+            await session.send(text)
+
+    async with world.running() as server, connect(server.ws("/ws")) as client:
+        await client.send("hello")
+        assert await client.receive() == "hello"
+
+
+async def test_expiry_that_is_no_number_has_passed() -> None:
+    """Doubt is no permission."""
+    world = World()
+
+    @world.pongee.endpoint("/ws", auth=lambda: Identity(user="ada", expires_at=float("nan")))
+    async def handler(session: Session[str, str]) -> None:
+        await asyncio.Event().wait()
+
+    async with world.running() as server, connect(server.ws("/ws")) as client:
+        assert (await client.wait_closed()).code == 4401

@@ -203,3 +203,36 @@ async def test_stalled_client_does_not_keep_the_server_from_stopping() -> None:
             await world.pongee.publish("room", "x" * 256 * 1024)
         await asyncio.wait_for(world.pongee.drain(0), 3)
         assert world.causes == ["server is leaving"]
+
+
+async def test_client_that_stalls_and_goes_quiet_is_found_by_the_pings() -> None:
+    """No further write comes: the server's own closing would wait for the buffer for ever."""
+    world = World()
+
+    @world.pongee.endpoint("/ws", auth=public, limits=Limits(write_deadline=60))
+    async def handler(session: Session[str, bytes]) -> None:
+        await session.send(bytes(6 * MIB))
+        async for _ in session:
+            pass
+
+    config: dict[str, Any] = {"ws_ping_interval": 0.3, "ws_ping_timeout": 0.3}
+    async with world.running(**config) as server, RawPeer(server.port, "/ws") as stalled:
+        await stalled.handshake()
+        await eventually(lambda: world.causes, within=3)
+        assert world.pongee.connections() == []
+        await eventually(lambda: not server.uvicorn.server_state.connections, within=2)
+
+
+async def test_client_that_stalls_after_the_last_write_is_cut_by_the_write_deadline() -> None:
+    """The write has returned long ago; its bytes are still here."""
+    world = World()
+
+    @world.pongee.endpoint("/ws", auth=public, limits=Limits(write_deadline=0.5))
+    async def handler(session: Session[str, bytes]) -> None:
+        await session.send(bytes(6 * MIB))
+        async for _ in session:
+            pass
+
+    async with world.running() as server, RawPeer(server.port, "/ws") as stalled:
+        await stalled.handshake()
+        await eventually(lambda: world.causes == ["too slow"], within=3)

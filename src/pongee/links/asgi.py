@@ -41,12 +41,16 @@ class ServerTraits:
         abort: cuts the connection, or `None` where the server keeps its transport to itself.
         pings: whether the server sends protocol pings of its own and acts on a missing pong.
         writable: whether a write would return at once, where the server lets us know.
+        buffered: bytes in the transport's buffer, likewise.
+        closing: whether the server is closing the transport, likewise.
     """
 
     name: str
     abort: Callable[[], None] | None
     pings: bool
     writable: Callable[[], bool] | None = None
+    buffered: Callable[[], int] | None = None
+    closing: Callable[[], bool] | None = None
 
 
 def traits_of(send: Callable[..., Any]) -> ServerTraits:
@@ -74,6 +78,8 @@ def traits_of(send: Callable[..., Any]) -> ServerTraits:
         abort=abort if callable(abort) else None,
         pings=name in ("uvicorn", "pongee") and all(times),
         writable=getattr(getattr(owner, "writable", None), "is_set", None),
+        buffered=getattr(transport, "get_write_buffer_size", None),
+        closing=getattr(transport, "is_closing", None),
     )
 
 
@@ -192,6 +198,7 @@ class AsgiLink:
         uses to wake it is taken back, so that the caller's task goes on undisturbed.
         """
         self._reader = asyncio.current_task()
+        self._watch.open(self)
         receive = self._receive
         on_message = self._receiver.on_message
         try:
@@ -214,6 +221,7 @@ class AsgiLink:
         finally:
             self._suspended = False
             self._stopped = True
+            self._watch.close(self)
 
     def stop_reading(self) -> None:
         """End `pump`. Idempotent."""
@@ -316,6 +324,24 @@ class AsgiLink:
         """Drop what waits, so that a close frame has a chance to be next."""
         self._outbox.clear()
 
+    def buffered(self) -> int | None:
+        """Bytes in the transport's buffer, `None` where the server does not tell."""
+        return None if self._traits.buffered is None else self._traits.buffered()
+
+    def is_blocked(self) -> bool:
+        """Whether a write is under way, or the buffer is over its high-water mark."""
+        return self._writing or (self._writable is not None and not self._writable())
+
+    def server_gave_up(self) -> bool:
+        """Whether the server is closing the transport, and only its buffer keeps it open."""
+        traits = self._traits
+        return (
+            not self._closing
+            and traits.closing is not None
+            and traits.closing()
+            and bool(self.buffered())
+        )
+
     def on_write_deadline(self) -> None:
         """Learn from the watch that the current write makes no progress."""
         self._receiver.on_stalled("write deadline")
@@ -352,9 +378,11 @@ class AsgiLink:
             self._give_up()
             self._receiver.on_lost(CloseCause(CauseKind.CONNECTION_LOST, CloseCode.ABNORMAL))
         finally:
-            if watched:
-                self._watch.end(self)
             self._writing = False
+            if self._writable is not None and not self._writable():
+                self._watch.begin(self)  # until the buffer is under its mark again
+            elif watched:
+                self._watch.end(self)
             if self._room and not self._outbox.waits:
                 self._wake()
 

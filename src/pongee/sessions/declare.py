@@ -30,7 +30,14 @@ from starlette.websockets import WebSocket
 from pongee.errors import ConfigurationError
 from pongee.sessions.session import Session
 
-__all__ = ["HandlerShape", "check_lifetimes", "handler_name", "read_handler", "released_early"]
+__all__ = [
+    "HandlerShape",
+    "check_cookies",
+    "check_lifetimes",
+    "handler_name",
+    "read_handler",
+    "released_early",
+]
 
 WEBSOCKET = "pongee_websocket"
 IDENTITY = "pongee_identity"
@@ -115,6 +122,21 @@ def check_lifetimes(dependant: Dependant, name: str) -> None:
                         f"session goes live; mark it Depends({_call_name(below)}, "
                         'scope="function") as well, or open it per message inside the handler'
                     )
+
+
+def check_cookies(dependant: Dependant, name: str, *, checked: bool) -> None:
+    """Refuse a cookie as a token, at any depth, where the origin is not checked.
+
+    Raises:
+        ConfigurationError: any site could use the users' cookies.
+    """
+    for node in _walk(dependant):
+        for source in getattr(node.call, "sources", ()):
+            if getattr(source, "needs_origin_check", False) and not checked:
+                raise ConfigurationError(
+                    f"{name}: a token from a cookie needs an origin check, or any site could use "
+                    "your users' cookies; take origins='*' away or name the allowed origins"
+                )
 
 
 def released_early(dependant: Dependant) -> list[str]:

@@ -15,11 +15,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from pongee.codes import CloseCode
 from pongee.errors import ConfigurationError, InvalidToken, Refused, UsageError
 from pongee.guards.policy import Pending
-from pongee.guards.verdict import ANONYMOUS, Identity
+from pongee.guards.verdict import Identity
 from pongee.links.asgi import AsgiLink
 from pongee.sessions.declare import (
     IDENTITY,
     HandlerShape,
+    check_cookies,
     check_lifetimes,
     released_early,
 )
@@ -28,6 +29,7 @@ from pongee.sessions.options import EndpointSpec, Heartbeat
 from pongee.sessions.runtime import Runtime
 from pongee.sessions.session import Session
 from pongee.sessions.supervisor import supervise
+from pongee.telemetry import HandshakeRefused
 
 __all__ = ["EndpointTable", "make_endpoint", "spec_of"]
 
@@ -92,6 +94,7 @@ class EndpointTable:
                 continue
             name = f"{route.path} ({spec.name})"
             check_lifetimes(route.dependant, name)
+            check_cookies(route.dependant, name, checked=spec.origins.checks)
             for early in released_early(route.dependant):
                 logger.info(
                     "%s: %s is released before each session goes live; Depends(%s, "
@@ -128,7 +131,14 @@ async def _serve(
     except (OSError, WebSocketDisconnect):
         return  # the client left meanwhile: there is no session
     except Refused as refused:
-        await _close_refused(websocket, refused)
+        runtime.telemetry.emit(
+            HandshakeRefused(spec.path, admission.client.ip, refused.status, refused.reason)
+        )
+        await _close_quietly(websocket, refused.code, refused.reason)
+        return
+    except Exception:
+        logger.exception("%s: the first message could not be verified", spec.path)
+        await _close_quietly(websocket, CloseCode.INTERNAL_ERROR, "internal error")
         return
     route = getattr(websocket.scope.get("route"), "path", spec.path)
     session: Session[Any, Any] = Session(
@@ -157,11 +167,11 @@ def _identity(spec: EndpointSpec, proof: Any) -> Identity:
     if isinstance(proof, Identity):
         return proof
     if proof is None:
-        return ANONYMOUS
+        raise Refused(401, "Not authenticated")
     if isinstance(proof, str):
         return Identity(user=proof)
     raise UsageError(
-        f"{spec.path}: the auth policy returns an Identity, a user's id (str) or None, not "
+        f"{spec.path}: the auth policy returns an Identity or a user's id (str), not "
         f"{type(proof).__name__}"
     )
 
@@ -200,8 +210,8 @@ async def _first_message(
     return identity
 
 
-async def _close_refused(websocket: WebSocket, refused: Refused) -> None:
+async def _close_quietly(websocket: WebSocket, code: int, reason: str) -> None:
     try:
-        await websocket.close(refused.code, refused.reason)
+        await websocket.close(code, reason)
     except (OSError, WebSocketDisconnect):
         return

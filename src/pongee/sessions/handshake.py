@@ -12,6 +12,7 @@ It does three things to WebSocket handshakes, and leaves HTTP alone:
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import math
@@ -29,12 +30,12 @@ from pongee.codes import CloseCode, shorten_reason
 from pongee.errors import Refused
 from pongee.guards.capacity import Slot
 from pongee.guards.client_ip import ClientAddress, resolve_client
-from pongee.limits import LOGGED_PATH
+from pongee.limits import LOGGED_PATH, LOGGED_REASON
 from pongee.links.asgi import ServerTraits, traits_of
 from pongee.sessions.options import EndpointSpec, Refusal
 from pongee.sessions.runtime import Runtime
 from pongee.sessions.upgrade import hint_at_upgrade
-from pongee.telemetry import HandshakeRefused
+from pongee.telemetry import HandshakeRefused, one_line
 
 __all__ = ["Admission", "HandshakeMiddleware", "admission_of", "refusal_response"]
 
@@ -86,7 +87,8 @@ class Admission:
         try:
             spec.origins.check(origins, scheme=self.client.scheme, host=host)
         except Refused:
-            logger.info("%s", spec.origins.explain(origins, scheme=self.client.scheme, host=host))
+            why = spec.origins.explain(origins, scheme=self.client.scheme, host=host)
+            logger.info("%s", one_line(why)[:LOGGED_REASON])
             raise
         self.slot = self._runtime.capacity.reserve(self.client.ip)
 
@@ -210,13 +212,13 @@ class _HandshakeReply:
             await self._collect(message)
         else:
             if kind == DENIAL + ".start":
-                self._log(message["status"], self._reason(HTTPStatus(message["status"]).phrase))
+                self._log(message["status"], self._reason(_phrase(message["status"])))
             await self._deny(message)
 
     async def _refuse_by_close(self, message: Message) -> None:
         """Handle an application that closes before accept."""
         code, reason = message.get("code", 1000), message.get("reason") or ""
-        if "endpoint" not in self._scope:
+        if not _is_websocket_endpoint(self._scope.get("endpoint")):
             await self.refuse_by_http(Refused(404, "Not Found"))
         elif self._mode == "close":
             await self._accept_and_close(code, reason)
@@ -266,6 +268,13 @@ class _HandshakeReply:
         )
 
 
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
 def _code_of(status: int) -> CloseCode:
     if status in (429, 503):
         return CloseCode.TRY_AGAIN_LATER
@@ -280,6 +289,11 @@ def _detail_of(body: bytes) -> str:
     if isinstance(detail, list) and detail and isinstance(detail[0], dict):
         return str(detail[0].get("msg", ""))
     return detail if isinstance(detail, str) else ""
+
+
+def _is_websocket_endpoint(endpoint: Any) -> bool:
+    """Whether routing ended at an endpoint; a mounted application that finds nothing is none."""
+    return inspect.isroutine(endpoint) or inspect.isclass(endpoint)
 
 
 async def _no_receive() -> Message:

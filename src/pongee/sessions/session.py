@@ -180,6 +180,7 @@ class Session(Generic[In, Out]):
         Raises:
             InvalidToken: the token proves nothing, or proves to be another user; the session goes
                 on with what it had.
+            SessionClosed: the session ended meanwhile.
             UsageError: the endpoint's auth policy knows no tokens.
         """
         verify = getattr(self._spec.auth, "verify", None)
@@ -189,6 +190,8 @@ class Session(Generic[In, Out]):
                 "to refresh; JWTBearer and TokenPolicy have it"
             )
         identity: Identity = await verify(token)
+        if self._cause is not None:
+            raise SessionClosed(self._cause)
         if identity.user != self.user:
             raise InvalidToken("another user")
         self._identity = identity

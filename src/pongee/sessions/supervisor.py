@@ -24,7 +24,7 @@ from fastapi.exceptions import HTTPException, WebSocketException
 
 from pongee.codes import CauseKind, CloseCause, CloseCode, may_be_sent
 from pongee.errors import Refused, SessionClosed
-from pongee.limits import STUBBORN_TIMEOUT
+from pongee.limits import HOOK_TIMEOUT, STUBBORN_TIMEOUT
 from pongee.links.base import Link
 from pongee.sessions.options import EndpointSpec
 from pongee.sessions.runtime import Hook, Runtime
@@ -55,7 +55,6 @@ async def supervise(
     finished = asyncio.get_running_loop().create_future()
     runtime.unfinished[finished] = link
     runtime.registry.add(session)
-    session._timers.start(session.identity.expires_at)
     runtime.telemetry.emit(SessionOpened(session.id, session.route, session.user, session.address))
     hooked = _Hooked()
     task = asyncio.get_running_loop().create_task(
@@ -65,6 +64,7 @@ async def supervise(
     if runtime.draining:
         session.end(_leaving())  # its handshake began before the process decided to leave
     try:
+        session._timers.start(session.identity.expires_at)
         await link.pump()
     except asyncio.CancelledError:
         logger.debug("%s: cancelled by the server; session %s", session.route, session.id)
@@ -110,11 +110,13 @@ async def _handle(
     for hook in on_connect:
         hooked.began = True
         await hook(session)
+        if session.close_cause is not None:
+            return  # the hook, or the client meanwhile, has ended it
     await spec.handler(**values)
 
 
 def _handler_done(session: Session[Any, Any], runtime: Runtime, task: asyncio.Task[None]) -> None:
-    error = None if task.cancelled() else task.exception()
+    error = None if task.cancelled() else _essence(task.exception())
     match error:
         case None if task.cancelled():
             cause = CloseCause(CauseKind.CRASHED, CloseCode.INTERNAL_ERROR, "cancelled")
@@ -132,6 +134,16 @@ def _handler_done(session: Session[Any, Any], runtime: Runtime, task: asyncio.Ta
             runtime.telemetry.emit(HandlerCrashed(session.id, session.route, error))
             cause = CloseCause(CauseKind.CRASHED, CloseCode.INTERNAL_ERROR, "internal error")
     session.end(cause)
+
+
+def _essence(error: BaseException | None) -> BaseException | None:
+    """Look into a task group's error: one that holds only `SessionClosed` is no crash."""
+    while isinstance(error, BaseExceptionGroup):
+        closed, others = error.split(SessionClosed)
+        if others is not None or closed is None:
+            return error
+        error = closed.exceptions[0]
+    return error
 
 
 async def _wind_up(
@@ -159,7 +171,7 @@ async def _wind_up(
     for task in stubborn:
         logger.error("%s: %s goes on although it was cancelled", session.route, task.get_name())
     if hooked.began or not runtime.on_connect:
-        await _run_hooks(session, runtime.on_disconnect)
+        await _run_hooks(session, runtime)
     numbers = session.statistics()
     runtime.telemetry.emit(
         SessionEnded(
@@ -225,9 +237,11 @@ async def _wait(
     return {task for task in pending if not task.done()}
 
 
-async def _run_hooks(session: Session[Any, Any], hooks: Iterable[Hook]) -> None:
-    for hook in hooks:
+async def _run_hooks(session: Session[Any, Any], runtime: Runtime) -> None:
+    for hook in runtime.on_disconnect:
         try:
-            await hook(session)
-        except Exception:
+            async with runtime.wheel.timeout(HOOK_TIMEOUT):
+                await hook(session)
+        except (Exception, asyncio.CancelledError):
+            # A hook that awaits a job which was cancelled gets its CancelledError.
             logger.exception("%s: an on_disconnect hook raised", session.route)

@@ -5,6 +5,7 @@ All of them are entries of the process's one timer wheel; an idle session has no
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 from pongee.channels.encoding import encode_any, to_json
@@ -71,7 +72,9 @@ class SessionTimers:
         if expires_at is None:
             return
         self._expires_at = expires_at
-        warning = expires_at - self._runtime.clock.time() - self._spec.expiry_warning
+        if math.isnan(expires_at):
+            self._expires_at = 0.0  # no time at all: expired
+        warning = self._expires_at - self._runtime.clock.time() - self._spec.expiry_warning
         self._expiry = self._runtime.wheel.call_later(max(0.0, warning), self._warn)
 
     def cancel(self) -> None:

@@ -25,7 +25,8 @@ def hint_at_upgrade(scope: Scope, send: Send, find: Callable[[Scope], Any]) -> S
 
     async def hinting(message: Message) -> None:
         nonlocal replaced
-        if message["type"] == "http.response.start" and message["status"] == 404:
+        unrouted = "endpoint" not in scope  # an application's own 404 stays what it is
+        if message["type"] == "http.response.start" and message["status"] == 404 and unrouted:
             replaced = find({**scope, "type": "websocket"}) is not None
             if replaced:
                 headers = {"Upgrade": "websocket", "Connection": "Upgrade"}

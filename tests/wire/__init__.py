@@ -1,0 +1,1 @@
+"""The wire: frames, timers, and the protocol on a real uvicorn."""
