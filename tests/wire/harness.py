@@ -139,6 +139,9 @@ class FakeTransport(asyncio.Transport):
         assert not self.closing, "written after close"
         self.written += bytes(data)
 
+    def get_write_buffer_size(self) -> int:
+        return len(self.written)
+
     def is_closing(self) -> bool:
         return self.closing
 

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from websockets.datastructures import Headers
+from websockets.exceptions import HeaderLineTooLong, RequestLineTooLong, TooManyHeaders
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
@@ -20,6 +21,12 @@ __all__ = ["Handshake", "refusal"]
 # The package would log whole requests, tokens included, at DEBUG.
 _silent = logging.getLogger("pongee.wire.handshake")
 _silent.setLevel(logging.CRITICAL)
+
+_STATUS_OF: dict[type[Exception], HTTPStatus] = {
+    RequestLineTooLong: HTTPStatus.REQUEST_URI_TOO_LONG,
+    HeaderLineTooLong: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    TooManyHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+}
 
 REQUEST_LIMIT = 64 * 1024
 """Bytes of a request's head. More: the connection ends. The HTTP server in front acts first."""
@@ -52,8 +59,10 @@ class Handshake:
                 self.response = self._protocol.accept(event)
                 self._name_our_version(event)
                 return
-        if self._protocol.handshake_exc is not None:
-            self.response = self._protocol.reject(HTTPStatus.BAD_REQUEST, "Bad request\n")
+        problem = self._protocol.handshake_exc
+        if problem is not None:
+            status = _STATUS_OF.get(type(problem), HTTPStatus.BAD_REQUEST)
+            self.response = self._protocol.reject(status, status.phrase + "\n")
 
     def _name_our_version(self, request: Request) -> None:
         # The package answers a version it does not speak with a mere 400 (see section 4.4).

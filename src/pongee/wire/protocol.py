@@ -55,7 +55,7 @@ CLOSE_TIMEOUT = 10.0
 """Seconds the peer may take to answer our close frame. Later: abort."""
 
 WRITE_TIMEOUT = 10.0
-"""Seconds the transport's buffer may stay over its high-water mark. Longer: abort."""
+"""Seconds the transport's buffer may be over its high-water mark and not shrink. Then: abort."""
 
 QUEUE_HIGH = 32
 """Messages the application has not received. More: reading pauses, and no pong is missed."""
@@ -157,7 +157,19 @@ class WireProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Stop writing: the buffer is over its high-water mark."""
         self.writable.clear()
-        self._stall = self._ticker.call_later(WRITE_TIMEOUT, self._abort)
+        self._watch_buffer()
+
+    def _watch_buffer(self) -> None:
+        """Cut the connection unless the buffer has shrunk within `WRITE_TIMEOUT`."""
+        size = self.transport.get_write_buffer_size()
+
+        def look() -> None:
+            if self.transport.get_write_buffer_size() < size:
+                self._watch_buffer()  # slow, but steady
+            else:
+                self._abort()
+
+        self._stall = self._ticker.call_later(WRITE_TIMEOUT, look)
 
     def resume_writing(self) -> None:
         """Go on: the buffer has drained."""
@@ -181,7 +193,7 @@ class WireProtocol(asyncio.Protocol):
             self.transport.close()
         # A peer that does not read would keep the server waiting for its buffer.
         if self._stall is None:
-            self._stall = self._ticker.call_later(WRITE_TIMEOUT, self._abort)
+            self._watch_buffer()
 
     # Handshake
 
@@ -230,7 +242,7 @@ class WireProtocol(asyncio.Protocol):
             if result is not None:
                 logger.error("ASGI callable should return None, but returned '%s'.", result)
             if not self._accepted and not self._refused and not self._lost:
-                logger.error("ASGI callable returned without completing handshake.")
+                logger.error("The application ended without an answer to the handshake.")
             self._finish(1000)
 
     def _finish(self, code: int) -> None:
