@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections import deque
 
 from pongee.errors import ConfigurationError
+from pongee.limits import Limits
 
-__all__ = ["TokenBucket", "Window"]
+__all__ = ["TokenBucket", "Window", "buckets_of"]
 
 
 class TokenBucket:
@@ -47,6 +48,19 @@ class TokenBucket:
             return False
         self._units -= amount
         return True
+
+
+def buckets_of(limits: Limits, now: float) -> tuple[TokenBucket | None, TokenBucket | None]:
+    """Make the buckets of one session, for messages and for bytes; `None` is no limit."""
+    messages, size = limits.messages_per_second, limits.bytes_per_second
+    return (
+        TokenBucket(messages, limits.message_burst or max(1.0, 2 * messages), now)
+        if messages
+        else None,
+        TokenBucket(size, limits.byte_burst or max(2 * size, limits.max_message_size), now)
+        if size
+        else None,
+    )
 
 
 class Window:

@@ -14,11 +14,11 @@ from typing import Any, Generic, TypeVar
 import pydantic_core
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
-from pongee.channels.encoding import Format, check_text, to_json
+from pongee.channels.encoding import Format, check_text, encode_any, to_json
 from pongee.errors import ConfigurationError, MessageError, UsageError
 from pongee.limits import MAX_ERROR_TEXT, MAX_ERRORS_TOLD
 
-__all__ = ["Codec", "error_reply"]
+__all__ = ["Codec", "answer_to", "error_reply"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -43,6 +43,17 @@ class Codec(Generic[In, Out]):
         self.format: Format = (
             "text" if outgoing is str else "bytes" if outgoing is bytes else "json"
         )
+
+
+def answer_to(error: MessageError, on_invalid: Any) -> str | bytes:
+    """Write the answer to a message that cannot be used.
+
+    Args:
+        error: what is wrong with it.
+        on_invalid: the endpoint's own answer: a text, a function of the error, or `None`.
+    """
+    answer = on_invalid(error) if callable(on_invalid) else on_invalid
+    return error_reply(error) if answer is None else encode_any(answer, "text")
 
 
 def error_reply(error: MessageError) -> str:

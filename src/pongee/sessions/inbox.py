@@ -11,6 +11,7 @@ limit. Which way it ends depends on the handler:
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -19,6 +20,8 @@ from pongee.clock import Timer, TimerWheel
 from pongee.limits import Limits
 
 __all__ = ["Inbox", "Pausable"]
+
+logger = logging.getLogger("pongee.sessions")
 
 
 class Pausable(Protocol):
@@ -38,7 +41,7 @@ class Inbox:
         limits: bounds and patience.
         wheel: for the patience.
         give_up: called when messages stay unread, or a reader comes too late. Ends the session.
-        warn: called once when discarding begins, with the number of unread messages.
+        name: of the session, for the line that is logged when discarding begins.
 
     Attributes:
         messages: oldest first; for a quick look, not to be changed.
@@ -51,9 +54,9 @@ class Inbox:
         "_link",
         "_max_bytes",
         "_max_messages",
+        "_name",
         "_paused",
         "_timer",
-        "_warn",
         "_wheel",
         "bytes",
         "discarded",
@@ -66,14 +69,14 @@ class Inbox:
         limits: Limits,
         wheel: TimerWheel,
         give_up: Callable[[], None],
-        warn: Callable[[int], None],
+        name: str,
     ) -> None:
         self._limits = limits
         self._max_messages = limits.inbox_messages
         self._max_bytes = limits.inbox_bytes
         self._wheel = wheel
         self._give_up = give_up
-        self._warn = warn
+        self._name = name
         self._link: Pausable
         self.messages: deque[str | bytes] = deque()
         self._paused = False
@@ -151,6 +154,10 @@ class Inbox:
         if self.has_reader:
             self._give_up()
             return
-        self._warn(len(self.messages))
+        logger.warning(
+            "%s: the handler has read nothing of %d messages; more are discarded",
+            self._name,
+            len(self.messages),
+        )
         self._discarding = True
         self._resume()

@@ -9,7 +9,6 @@ sending raises `SessionClosed`.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Coroutine
 from types import SimpleNamespace
 from typing import Any, Generic, TypeVar
@@ -17,17 +16,16 @@ from typing import Any, Generic, TypeVar
 from starlette.datastructures import Address, Headers
 from starlette.websockets import WebSocket
 
-from pongee.channels.encoding import encode_any
 from pongee.channels.names import check_channel
 from pongee.codes import CauseKind, CloseCause, CloseCode, may_be_sent
 from pongee.errors import InvalidToken, MessageError, SessionClosed, UsageError
-from pongee.guards.rate import TokenBucket, Window
+from pongee.guards.rate import Window, buckets_of
 from pongee.guards.verdict import Identity
 from pongee.hub import Publication
 from pongee.limits import MESSAGES_PER_TURN
 from pongee.links.base import Link, Outgoing
 from pongee.registry import ConnectionInfo
-from pongee.sessions.inbound import error_reply
+from pongee.sessions.inbound import answer_to
 from pongee.sessions.inbox import Inbox
 from pongee.sessions.options import EndpointSpec, Heartbeat
 from pongee.sessions.runtime import Runtime
@@ -36,8 +34,6 @@ from pongee.sessions.timers import SessionTimers
 from pongee.telemetry import JobCrashed, MessageRejected
 
 __all__ = ["Session"]
-
-logger = logging.getLogger("pongee.sessions")
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -122,7 +118,7 @@ class Session(Generic[In, Out]):
         self._jobs: set[asyncio.Task[Any]] = set()
 
         limits = spec.limits
-        self._inbox = Inbox(limits, runtime.wheel, self._end_unread, self._warn_unread)
+        self._inbox = Inbox(limits, runtime.wheel, self._end_unread, f"{route}, session {self.id}")
         self._streak = 0
         self._waiter: asyncio.Future[None] | None = None
         self._iterating = False
@@ -135,7 +131,7 @@ class Session(Generic[In, Out]):
         self._create_future = asyncio.get_running_loop().create_future
         self._now = runtime.clock.monotonic
         self.last_heard = self._now()
-        self._bucket, self._byte_bucket = _buckets(spec, self.last_heard)
+        self._bucket, self._byte_bucket = buckets_of(limits, self.last_heard)
         self._timers = SessionTimers(self, spec, runtime, heartbeat)
 
     def attach(self, link: Link) -> None:
@@ -266,13 +262,7 @@ class Session(Generic[In, Out]):
         if self._errors.hit(self._runtime.clock.monotonic()):
             self.end(CloseCause(CauseKind.TOO_MANY, CloseCode.POLICY_VIOLATION, "too many errors"))
         elif self._cause is None:
-            await self._link.send(Outgoing(self._answer(error)))
-
-    def _answer(self, error: MessageError) -> str | bytes:
-        answer = self._spec.on_invalid
-        if callable(answer):
-            answer = answer(error)
-        return error_reply(error) if answer is None else encode_any(answer, "text")
+            await self._link.send(Outgoing(answer_to(error, self._spec.on_invalid)))
 
     # Writing
 
@@ -434,7 +424,10 @@ class Session(Generic[In, Out]):
         """Take a message from the link into the inbox. ▲"""
         if self._cause is not None:
             return
-        size = len(data) if isinstance(data, bytes) or data.isascii() else _byte_size(data)
+        if isinstance(data, bytes) or data.isascii():
+            size = len(data)
+        else:
+            size = len(data.encode("utf-8", "surrogatepass"))
         if size > self._max_size:
             self.end(CloseCause(CauseKind.BAD_INPUT, CloseCode.MESSAGE_TOO_BIG, "message too big"))
             return
@@ -463,14 +456,6 @@ class Session(Generic[In, Out]):
 
     def _end_unread(self) -> None:
         self._end_too_many("too many unread messages")
-
-    def _warn_unread(self, unread: int) -> None:
-        logger.warning(
-            "%s: the handler has read nothing of %d messages; more are discarded; session %s",
-            self.route,
-            unread,
-            self.id,
-        )
 
     def on_link_closed(self) -> None:
         """Learn from the supervisor that the close frame is out, or cannot be sent."""
@@ -511,23 +496,3 @@ class Session(Generic[In, Out]):
             jobs=len(self._jobs),
             channels=len(self._channels),
         )
-
-
-def _byte_size(data: str | bytes) -> int:
-    if isinstance(data, bytes) or data.isascii():
-        return len(data)
-    return len(data.encode("utf-8", "surrogatepass"))
-
-
-def _buckets(spec: EndpointSpec, now: float) -> tuple[TokenBucket | None, TokenBucket | None]:
-    limits = spec.limits
-    messages = limits.messages_per_second
-    size = limits.bytes_per_second
-    return (
-        TokenBucket(messages, limits.message_burst or max(1.0, 2 * messages), now)
-        if messages
-        else None,
-        TokenBucket(size, limits.byte_burst or max(2 * size, limits.max_message_size), now)
-        if size
-        else None,
-    )
