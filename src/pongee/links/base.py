@@ -18,7 +18,8 @@ __all__ = ["Capabilities", "Link", "LinkStatistics", "Outgoing", "Overflow", "Re
 Overflow = Literal["disconnect", "drop_oldest", "latest_per_key"]
 """What happens when a client reads too slowly and its outbox is full.
 
-``disconnect``: the client is cut and told 1013 where a close frame still fits.
+``disconnect``: the client is cut without a close frame, which would wait behind the data; the cause
+says 1013.
 ``drop_oldest``: the oldest waiting message is dropped and counted.
 ``latest_per_key``: a waiting message is replaced by a newer one with the same key; messages
 without a key, or a full outbox, fall back to ``drop_oldest``.
