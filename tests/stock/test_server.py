@@ -145,8 +145,9 @@ async def test_unix_socket(stock: Stock, tmp_path: Path) -> None:
 # The application's view of the end
 
 
-async def test_client_that_leaves_before_accept(stock: Stock) -> None:
-    """Who leaves during the handshake is told as 1006, and accepting is an OSError then."""
+@pytest.mark.parametrize("kind", ["accept", "close", "http.response.start"])
+async def test_client_that_leaves_before_accept(stock: Stock, kind: str) -> None:
+    """Who leaves during the handshake is told as 1006, and answering is an OSError then."""
     received: list[Any] = []
     raised: list[BaseException] = []
     gone = asyncio.Event()
@@ -155,7 +156,7 @@ async def test_client_that_leaves_before_accept(stock: Stock) -> None:
         received.append(await receive())
         received.append(await receive())
         try:
-            await send({"type": "websocket.accept"})
+            await send({"type": f"websocket.{kind}", "status": 401, "headers": []})
         except BaseException as error:
             raised.append(error)
             raise

@@ -401,6 +401,16 @@ async def closes(talk: Talk) -> None:
 
 
 @case()
+async def closes_while_another_task_receives(talk: Talk) -> None:
+    await talk.accept()
+    receiving = asyncio.create_task(talk.receive())
+    await asyncio.sleep(0)
+    await talk.send("close", code=4000, reason="enough")
+    async with asyncio.timeout(3):
+        await receiving
+
+
+@case()
 async def closes_with_a_code(talk: Talk) -> None:
     await talk.accept()
     await talk.send("close", code=4999, reason="x" * 123)
