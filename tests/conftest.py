@@ -21,6 +21,27 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+FACES: dict[str, dict[str, str]] = {
+    "asgi": {},
+    "wire": {"ws": "pongee.wire:WireProtocol"},
+}
+"""What a session may run on: plain ASGI on uvicorn's own class, or direct mode on our wire."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test that serves a `World` on both."""
+    if hasattr(metafunc.module, "World"):
+        metafunc.fixturenames.append("face")
+        metafunc.parametrize("face", FACES, indirect=True)
+
+
+@pytest.fixture
+def face(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Serve each `World` of the test on this face."""
+    monkeypatch.setattr(request.module.World, "server", FACES[request.param])
+    return str(request.param)
+
+
 def require_tool(path: str | None, name: str, cure: str) -> str:
     """Return `path`, or skip with the reason; in CI a missing tool is a failure."""
     if path is not None:

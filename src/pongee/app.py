@@ -29,6 +29,7 @@ from pongee.logs import install_redaction
 from pongee.node import Node
 from pongee.registry import ConnectionInfo
 from pongee.sessions.declare import handler_name, read_handler
+from pongee.sessions.detach import keeps_nothing
 from pongee.sessions.endpoint import EndpointTable, make_endpoint
 from pongee.sessions.handshake import HandshakeMiddleware
 from pongee.sessions.inbound import Codec
@@ -238,6 +239,7 @@ class Pongee:
         self._table = EndpointTable(self._app.routes)
         self._table.check()
         self._node.runtime.draining = False
+        self._node.runtime.detachable = keeps_nothing(self._app, HandshakeMiddleware)
 
     def _find(self, scope: Any) -> EndpointSpec | None:
         if self._table is None:

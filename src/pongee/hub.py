@@ -1,97 +1,259 @@
-"""Local subscribers per channel: encode once, hand the same bytes to many. ▲
+"""Local subscribers per channel: encode once, hand the same bytes to many, once per turn. ▲
 
-One hub per process. Publishing never waits for a client: each subscriber's link takes the message
-at once, and its overflow policy decides what happens when that client reads too slowly. Messages
-of one channel reach every subscriber in the order of the calls to `Hub.publish`.
+One hub per process. `Hub.publish` encodes a message once for each format among the channel's
+members and keeps it; the next turn of the event loop hands each member all that has gathered, in
+one write. After a hand-over the hub rests for twice the time that it took, at most `FLUSH_REST`, so
+that under load the batches grow and most of the loop is left for others; a small room, or an idle
+one, waits for one turn. Publishing never waits for a client: each subscriber's link takes what it
+is given, and its overflow policy decides what happens when that client reads too slowly.
+
+Promised: messages of one channel reach every subscriber in the order of the calls to `publish`;
+a subscriber gets what is published after its `subscribe` and before its `unsubscribe`, and nothing
+else. A hand-over too large for one turn goes on in the next, so that others are served in between.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from pongee.channels.encoding import Format, encode_any
 from pongee.channels.names import check_channel
 from pongee.errors import UsageError
-from pongee.links.base import Outgoing
+from pongee.limits import (
+    FLUSH_BYTES,
+    FLUSH_REST,
+    FLUSH_STEP,
+    FLUSH_WRITES,
+    PENDING_MESSAGES,
+    SHORTEST_REST,
+)
+from pongee.links.base import Batch, Outgoing
 
-__all__ = ["Hub", "Publication", "Subscriber"]
-
-
-class Publication:
-    """One published value and its encodings, each made once when the first subscriber needs it."""
-
-    __slots__ = ("_encoded", "channel", "data", "key")
-
-    def __init__(self, channel: str, data: Any, key: str | None) -> None:
-        self.channel = channel
-        self.data = data
-        self.key = key
-        self._encoded: dict[Format, Outgoing] = {}
-
-    def outgoing(self, form: Format) -> Outgoing:
-        """Encode for endpoints of `form`."""
-        message = self._encoded.get(form)
-        if message is None:
-            message = self._encoded[form] = Outgoing(encode_any(self.data, form), self.key)
-        return message
+__all__ = ["Hub", "Subscriber"]
 
 
 class Subscriber(Protocol):
     """Who receives."""
 
-    def deliver(self, publication: Publication) -> None:
-        """Take the publication without waiting.
+    @property
+    def format(self) -> Format:
+        """How its messages are encoded."""
+
+    @property
+    def deliver(self) -> Callable[[Batch], None]:
+        """Takes publications without waiting; asked for once, when it subscribes."""
+
+
+class Turns(Protocol):
+    """What the hub needs of an event loop."""
+
+    def call_soon(self, callback: Callable[[], None], /) -> object:
+        """Call on the next turn."""
+
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> object:
+        """Call after `delay` seconds."""
+
+
+Members = dict[Subscriber, Callable[[Batch], None]]
+
+
+class _Channel:
+    """The members of one channel by format, and what waits for them."""
+
+    __slots__ = ("_late", "_under_way", "members", "pending", "waits")
+
+    def __init__(self) -> None:
+        self.members: dict[Format, Members] = {}
+        self.pending: dict[Format, list[Outgoing]] = {}
+        self.waits = 0  # messages pending, in all formats
+        # How many of the pending messages were published before this member came.
+        self._late: dict[Subscriber, int] = {}
+        # Batches that were too large for one turn, with the members who have not got them yet.
+        self._under_way: list[tuple[Batch, Members]] = []
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.members.values()))
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.waits or self._under_way)
+
+    def add(self, subscriber: Subscriber) -> None:
+        members = self.members.setdefault(subscriber.format, {})
+        if subscriber not in members:
+            members[subscriber] = subscriber.deliver
+            if self.waits:
+                self._late[subscriber] = len(self.pending.get(subscriber.format, ()))
+
+    def discard(self, subscriber: Subscriber) -> None:
+        members = self.members.get(subscriber.format)
+        deliver = None if members is None else members.pop(subscriber, None)
+        if members is None or deliver is None:
+            return
+        if not members:
+            del self.members[subscriber.format]
+        # It gets now what was published while it was a member.
+        for batch, todo in self._under_way:
+            if todo.pop(subscriber, None) is not None:
+                deliver(batch)
+        missed = self.pending.get(subscriber.format, [])[self._late.pop(subscriber, 0) :]
+        if missed:
+            deliver(Batch(missed))
+
+    def keep(self, data: Any, key: str | None) -> None:
+        """Encode `data` for the members' formats.
 
         Raises:
-            UsageError: it cannot be encoded in the subscriber's format.
+            UsageError: it cannot be encoded for one of them; the others get it.
         """
+        problem: UsageError | None = None
+        for form in self.members:
+            try:
+                message = Outgoing(encode_any(data, form), key)
+            except UsageError as error:
+                problem = error
+                continue
+            self.pending.setdefault(form, []).append(message)
+            self.waits += 1
+        if problem is not None:
+            raise problem
+
+    def give(self, writes: int) -> tuple[int, int]:
+        """Hand over to about `writes` members; returns how many, and how many bytes. ▲"""
+        if not self._under_way:
+            self._begin()
+        given = size = 0
+        while self._under_way and given < writes:
+            batch, todo = self._under_way[0]
+            part = min(writes - given, len(todo))
+            for _ in range(part):
+                todo.popitem()[1](batch)
+            given += part
+            size += part * sum(message.size for message in batch.messages)
+            if not todo:
+                del self._under_way[0]
+        return given, size
+
+    def _begin(self) -> None:
+        pending, self.pending, self.waits = self.pending, {}, 0
+        late, self._late = self._late, {}
+        for form, messages in pending.items():
+            # A copy, because a member that is cut for reading too slowly leaves meanwhile; turned
+            # round, because a dictionary gives its last entry first.
+            todo = dict(reversed(self.members.get(form, {}).items()))
+            for subscriber in late.keys() & todo.keys():
+                deliver = todo.pop(subscriber)
+                if messages[late[subscriber] :]:
+                    deliver(Batch(messages[late[subscriber] :]))
+            if todo:
+                self._under_way.append((Batch(messages), todo))
 
 
 class Hub:
-    """Channels of this process that have members. Not for use from other threads."""
+    """Channels of this process that have members. Not for use from other threads.
 
-    def __init__(self) -> None:
-        self._members: dict[str, dict[Subscriber, None]] = {}
+    Args:
+        loop: returns the event loop whose turns are meant; a test gives one moved by hand.
+    """
+
+    def __init__(self, loop: Callable[[], Turns] = asyncio.get_running_loop) -> None:
+        self._running_loop = loop
+        self._channels: dict[str, _Channel] = {}
+        self._busy: dict[_Channel, None] = {}
+        self._loop: Turns | None = None
+        self._scheduled = False
+        self._resting = False
+        self._began = 0.0  # when the hand-over under way did; 0 is none
 
     def subscribe(self, channel: str, subscriber: Subscriber) -> None:
         """Add `subscriber`; twice is once."""
-        self._members.setdefault(channel, {})[subscriber] = None
+        self._channels.setdefault(channel, _Channel()).add(subscriber)
 
     def unsubscribe(self, channel: str, subscriber: Subscriber) -> None:
         """Remove `subscriber`; harmless when it is no member. An empty channel is forgotten."""
-        members = self._members.get(channel)
-        if members is not None:
-            members.pop(subscriber, None)
-            if not members:
-                del self._members[channel]
+        entry = self._channels.get(channel)
+        if entry is not None:
+            entry.discard(subscriber)
+            if not entry.members:
+                del self._channels[channel]
 
     def publish(self, channel: str, data: Any, key: str | None = None) -> int:
-        """Hand `data` to every member.
+        """Keep `data` for every member until the next turn of the event loop.
 
         Returns:
-            How many members it was handed to.
+            How many members it is for.
 
         Raises:
             UsageError: the name is not allowed, or `data` cannot be encoded for some member; the
-                others got it.
+                others get it.
         """
         check_channel(channel)
-        members = self._members.get(channel)
-        if not members:
+        entry = self._channels.get(channel)
+        if entry is None:
             return 0
-        publication = Publication(channel, data, key)
-        # A copy, because a member that is cut for reading too slowly leaves while we iterate.
-        receivers = tuple(members)
-        problem: UsageError | None = None
-        for subscriber in receivers:
-            try:
-                subscriber.deliver(publication)
-            except UsageError as error:
-                problem = error  # of this member's format; the others get theirs
-        if problem is not None:
-            raise problem
-        return len(receivers)
+        try:
+            entry.keep(data, key)
+        finally:
+            if entry.waits:
+                self._busy[entry] = None
+                self._schedule()
+                if entry.waits >= PENDING_MESSAGES:
+                    self._finish(entry)
+        return entry.size
 
     def channels(self) -> dict[str, int]:
         """Channels with members, and how many."""
-        return {channel: len(members) for channel, members in self._members.items()}
+        return {channel: entry.size for channel, entry in self._channels.items()}
+
+    def _finish(self, entry: _Channel) -> None:
+        """Hand over all of one channel: a publisher that never lets go must not fill the memory."""
+        while entry.busy:
+            entry.give(FLUSH_STEP)
+        self._busy.pop(entry, None)
+
+    def _schedule(self) -> None:
+        loop = self._running_loop()
+        if loop is not self._loop:  # another test's, say: what was scheduled died with it
+            self._loop = loop
+            self._scheduled = self._resting = False
+            self._began = 0.0
+        if not self._scheduled and not self._resting:
+            self._scheduled = True
+            loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Hand over as much as one turn may take, channel by channel. ▲"""
+        self._scheduled = False
+        self._began = self._began or time.perf_counter()
+        writes, room = FLUSH_WRITES, FLUSH_BYTES
+        while self._busy and writes > 0 and room > 0:
+            entry = next(iter(self._busy))
+            del self._busy[entry]
+            given, size = entry.give(FLUSH_STEP)
+            writes -= given
+            room -= size
+            if entry.busy:
+                self._busy[entry] = None  # behind the others
+        if self._busy:
+            self._schedule()
+        else:
+            # The transports write at the end of this turn: that belongs to the cost.
+            self._resting = True
+            self._running_loop().call_soon(self._rest)
+
+    def _rest(self) -> None:
+        pause = min(FLUSH_REST, 2 * (time.perf_counter() - self._began))
+        self._began = 0.0
+        if pause < SHORTEST_REST:
+            self._go_on()
+        else:
+            self._running_loop().call_later(pause, self._go_on)
+
+    def _go_on(self) -> None:
+        self._resting = False
+        if self._busy:
+            self._schedule()

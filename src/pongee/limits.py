@@ -13,6 +13,10 @@ from pongee.errors import ConfigurationError
 __all__ = [
     "AFTER_DRAIN",
     "FIRST_MESSAGE_SIZE",
+    "FLUSH_BYTES",
+    "FLUSH_REST",
+    "FLUSH_STEP",
+    "FLUSH_WRITES",
     "HOOK_TIMEOUT",
     "LOGGED_PATH",
     "LOGGED_REASON",
@@ -22,7 +26,10 @@ __all__ = [
     "MAX_HOPS",
     "MESSAGES_PER_TURN",
     "MIN_SECRET_BYTES",
+    "ORIGIN_SIZE",
+    "PENDING_MESSAGES",
     "RETRY_PAUSE",
+    "SHORTEST_REST",
     "STATIC_TOKEN_SIZE",
     "STOP_TIMEOUT",
     "STUBBORN_TIMEOUT",
@@ -69,6 +76,9 @@ AFTER_DRAIN = 1.0
 MAX_HOPS = 32
 """Addresses read per handshake. No real chain of proxies is longer; a hostile header may be."""
 
+ORIGIN_SIZE = 512
+"""Characters of an Origin or Host header that is looked at: a host's name has 253. Longer: 403."""
+
 TOKEN_SIZE = 8 * 1024
 """Characters of a token (which are bytes: real ones are ASCII). No header a server takes by default
 holds more; a longer one is refused unread, so that nobody makes us hash or parse it."""
@@ -78,6 +88,26 @@ STATIC_TOKEN_SIZE = 8
 
 FIRST_MESSAGE_SIZE = 16 * 1024
 """Bytes of the message that may bring a token: twice the largest token, for the JSON around it."""
+
+FLUSH_STEP = 250
+"""Members of one channel that are served before the next channel's turn comes."""
+
+FLUSH_WRITES = 1000
+"""Members served in one turn of the event loop. More: the next turn. A write costs the kernel 5 to
+10 µs, so that this is about 10 ms."""
+
+FLUSH_REST = 0.02
+"""Seconds the hub rests at most between two hand-overs, during which publications gather."""
+
+SHORTEST_REST = 0.001
+"""Seconds. A shorter rest is none: event loops cannot time it."""
+
+FLUSH_BYTES = 4 * MIB
+"""Bytes handed to members in one turn of the event loop. More: the next turn."""
+
+PENDING_MESSAGES = 256
+"""Messages published to one channel in one turn of the event loop and not handed over. More: they
+are handed over at once, so that a publisher that never lets go fills no memory of ours."""
 
 RETRY_PAUSE = 5.0
 """Seconds after a failed fetch before the next one: short, since nobody gets in meanwhile."""

@@ -97,11 +97,11 @@ class Node:
             delay = window * number / len(sessions)
             runtime.wheel.call_later(delay, lambda one=connection: _leave(one))  # type: ignore[misc]
         if deadline is None:
-            await self._all_finished()
+            await self.runtime.all_finished()
             return
         try:
             async with runtime.wheel.timeout(deadline):
-                await self._all_finished()
+                await self.runtime.all_finished()
         except TimeoutError:
             self.abort()
             await self._finished_within(STOP_TIMEOUT)
@@ -127,14 +127,10 @@ class Node:
         # Real seconds, whatever the injected clock says: the server waits for us.
         try:
             async with asyncio.timeout(seconds):
-                await self._all_finished()
+                await self.runtime.all_finished()
         except TimeoutError:
             return False
         return True
-
-    async def _all_finished(self) -> None:
-        while self.runtime.unfinished:
-            await asyncio.wait(set(self.runtime.unfinished))
 
 
 def _leave(connection: Connected) -> None:

@@ -140,6 +140,10 @@ class Telemetry:
 def log_event(event: Event) -> None:
     """Write one line per event to the ``pongee`` logger; tracebacks only for the user's bugs."""
     match event:
+        case SessionOpened() if not logger.isEnabledFor(logging.DEBUG):
+            pass  # the two that come with every session: nothing is written out for nobody
+        case SessionEnded() if not logger.isEnabledFor(logging.INFO):
+            pass
         case SessionOpened():
             logger.debug(
                 "%s opened: session %s, user %s, from %s",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import FastAPI
 
@@ -14,7 +14,13 @@ from pongee.testing import Server, serve
 
 
 class World:
-    """A Pongee, its application, and what its hooks have seen."""
+    """A Pongee, its application, and what its hooks have seen.
+
+    Attributes:
+        server: how it is served, unless a test says more.
+    """
+
+    server: ClassVar[dict[str, Any]] = {}
 
     def __init__(
         self, *, clock: Clock | None = None, caps: Caps | None = None, **settings: Any
@@ -36,7 +42,7 @@ class World:
     async def running(self, **config: Any) -> AsyncIterator[Server]:
         """Serve it."""
         self.pongee.install(self.app)
-        async with serve(self.app, **config) as server:
+        async with serve(self.app, **(self.server | config)) as server:
             yield server
 
     @property

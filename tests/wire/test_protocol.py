@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from websockets.exceptions import ConnectionClosed
 
 from pongee.testing import HandshakeRefused, RawPeer, Relay, connect, eventually
-from pongee.wire import protocol as module
+from pongee.wire import bounds as module
 from tests.wire.harness import (
     CLOSE,
     PING,
@@ -199,6 +199,7 @@ async def test_scope_is_uvicorns_own(http: str) -> None:
             scope = scopes[-1]
             assert scope["server"] == ("127.0.0.1", server.port)
             scope["server"] = scope["client"] = (scope["client"][0], 0)
+            scope["extensions"].pop("pongee.direct", None)  # direct mode is ours alone
 
     assert len(scopes) == 2
     assert scopes[0] == scopes[1]
@@ -749,7 +750,7 @@ async def test_stalled_reader_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_stalled_reader_does_not_hold_up_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that leaves does not wait for a peer that takes nothing."""
-    monkeypatch.setattr(module, "WRITE_TIMEOUT", 0.3)
+    monkeypatch.setattr(module, "CLOSE_TIMEOUT", 0.3)
 
     async def script(receive: Receive, send: Send) -> None:
         for _ in range(100):
@@ -759,7 +760,7 @@ async def test_stalled_reader_does_not_hold_up_shutdown(monkeypatch: pytest.Monk
     async with wire(app, shutdown_timeout=5) as server, RawPeer(server.port, "/") as peer:
         await peer.handshake()
         (connection,) = connections(server)
-        await eventually(lambda: not connection.writable.is_set(), what="the buffer is full")
+        await eventually(lambda: not connection.can_write, what="the buffer is full")
         server.uvicorn.should_exit = True
         await all_gone(server, within=3)
 

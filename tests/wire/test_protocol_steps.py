@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from pongee.testing import eventually
-from pongee.wire import protocol as module
+from pongee.wire import bounds as module
 from tests.wire.harness import (
     BINARY,
     CLOSE,
@@ -129,7 +129,9 @@ async def test_queue_is_bounded_within_one_read() -> None:
         await turns(500)
 
         assert not wired.transport.reading
-        assert len(wired.protocol._events) <= module.QUEUE_HIGH + module.PER_TURN
+        asgi = wired.protocol._asgi
+        assert asgi is not None
+        assert len(asgi._events) <= module.QUEUE_HIGH + module.PER_TURN
 
 
 async def test_every_message_of_a_large_read_arrives() -> None:

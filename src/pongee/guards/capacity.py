@@ -11,6 +11,7 @@ nothing is kept of an address or a user without a session. One event loop calls 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from pongee.codes import CloseCode
@@ -141,6 +142,7 @@ class Slot:
             self._capacity._leave(self._address, self._user)
 
 
+@lru_cache(maxsize=4096)
 def _address_key(address: str) -> str:
     try:
         parsed = ip_address(address)

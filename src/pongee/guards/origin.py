@@ -15,9 +15,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address
 
 from pongee.errors import ConfigurationError, Refused
+from pongee.limits import ORIGIN_SIZE
 
 __all__ = ["OriginPolicy"]
 
@@ -126,6 +128,8 @@ class OriginPolicy:
             return self.allow_missing
         if len(origins) > 1:  # RFC 6454 section 7.3: at most one
             return False
+        if len(origins[0]) > ORIGIN_SIZE or len(host or "") > ORIGIN_SIZE:
+            return False
         origin = _parse_origin(origins[0])
         return origin is not None and (
             origin in self._exact
@@ -167,6 +171,7 @@ class OriginPolicy:
             self._exact.add(origin)
 
 
+@lru_cache(maxsize=512)
 def _parse_origin(text: str) -> _Origin | None:
     match = _ORIGIN.fullmatch(text)
     return None if match is None or match["wildcard"] else _from_match(match)
@@ -176,6 +181,7 @@ def _from_match(match: re.Match[str]) -> _Origin | None:
     return _normalise(match["scheme"].lower(), match)
 
 
+@lru_cache(maxsize=512)
 def _server_origin(scheme: str, host: str | None) -> _Origin | None:
     match = _AUTHORITY.fullmatch(host or "")
     web_scheme = _WEB_SCHEMES.get(scheme)

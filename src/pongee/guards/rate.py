@@ -41,12 +41,16 @@ class TokenBucket:
 
     def take(self, amount: float, now: float) -> bool:
         """Take `amount` (0 or more) and return `True`; or take nothing and return `False`."""
+        units = self._units
         if now > self._at:  # and `_at` never moves back, so no span of time is counted twice
-            self._units = min(self._burst, self._units + (now - self._at) * self._rate)
+            units += (now - self._at) * self._rate
+            if units > self._burst:  # asked for every message: cheaper than min()
+                units = self._burst
             self._at = now
-        if amount > self._units:
+        if amount > units:
+            self._units = units
             return False
-        self._units -= amount
+        self._units = units - amount
         return True
 
 

@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket
 
 from pongee.codes import CauseKind, CloseCause, CloseCode, shorten_reason
 from pongee.limits import Limits
-from pongee.links.base import Capabilities, LinkStatistics, Outgoing, Overflow, Receiver
+from pongee.links.base import Batch, Capabilities, LinkStatistics, Outgoing, Overflow, Receiver
 from pongee.links.outbox import Outbox, Pushed
 from pongee.links.stall import StallWatch
 
@@ -43,6 +43,7 @@ class ServerTraits:
         writable: whether a write would return at once, where the server lets us know.
         buffered: bytes in the transport's buffer, likewise.
         closing: whether the server is closing the transport, likewise.
+        app: the application as the server knows it, or `None`.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ServerTraits:
     writable: Callable[[], bool] | None = None
     buffered: Callable[[], int] | None = None
     closing: Callable[[], bool] | None = None
+    app: Any = None
 
 
 def traits_of(send: Callable[..., Any]) -> ServerTraits:
@@ -80,6 +82,7 @@ def traits_of(send: Callable[..., Any]) -> ServerTraits:
         writable=getattr(getattr(owner, "writable", None), "is_set", None),
         buffered=getattr(transport, "get_write_buffer_size", None),
         closing=getattr(transport, "is_closing", None),
+        app=getattr(config, "loaded_app", None),
     )
 
 
@@ -243,6 +246,15 @@ class AsgiLink:
             self._resumed = None
 
     # Writing
+
+    def send_now(self, data: str | bytes) -> bool:
+        """Do nothing: an ASGI server's ``send`` has to be awaited."""
+        return False
+
+    def deliver(self, batch: Batch) -> None:
+        """Push all messages of `batch`."""
+        for message in batch.messages:
+            self.push(message)
 
     def push(self, message: Outgoing) -> None:
         """Send without waiting. Never raises; messages after the end are ignored."""

@@ -1,8 +1,8 @@
 """Link (what can be done to an accepted WebSocket) and Receiver (what can happen on it). ◇
 
-A link hides how bytes travel: through an ASGI server (`links.asgi`) or, later, straight from the
-wire. Its owner is a `Receiver`. All calls come from the event loop's thread. Messages reach
-`Receiver.on_message` in the order of arrival, never two at once and never after `on_lost`;
+A link hides how bytes travel: through an ASGI server (`links.asgi`) or straight from our own wire
+(`links.direct`). Its owner is a `Receiver`. All calls come from the event loop's thread. Messages
+reach `Receiver.on_message` in the order of arrival, never two at once and never after `on_lost`;
 `on_lost` comes exactly once, unless the owner closed the link itself.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from pongee.codes import CloseCause
 
-__all__ = ["Capabilities", "Link", "LinkStatistics", "Outgoing", "Overflow", "Receiver"]
+__all__ = ["Batch", "Capabilities", "Link", "LinkStatistics", "Outgoing", "Overflow", "Receiver"]
 
 Overflow = Literal["disconnect", "drop_oldest", "latest_per_key"]
 """What happens when a client reads too slowly and its outbox is full.
@@ -34,13 +34,15 @@ class Outgoing:
         key: what ``latest_per_key`` compares, or `None`.
         size: bytes, as the outbox counts them.
         event: the ASGI message, built once and shared; never changed by anybody.
+        frames: finished frames by compression window, made when first asked for (`links.direct`).
     """
 
-    __slots__ = ("data", "event", "key", "size")
+    __slots__ = ("data", "event", "frames", "key", "size")
 
     def __init__(self, data: str | bytes, key: str | None = None) -> None:
         self.data = data
         self.key = key
+        self.frames: dict[int, bytes] = {}
         if isinstance(data, str):
             # Counting UTF-8 bytes would cost an encoding; this is exact for ASCII and an upper
             # bound else.
@@ -49,6 +51,21 @@ class Outgoing:
         else:
             self.size = len(data)
             self.event = {"type": "websocket.send", "bytes": data}
+
+
+class Batch:
+    """What one turn of the event loop brings to the members of a channel, in order. ▲
+
+    Attributes:
+        messages: encoded once for all members of one format.
+        joined: all their frames as one piece, by compression window (`links.direct`).
+    """
+
+    __slots__ = ("joined", "messages")
+
+    def __init__(self, messages: list[Outgoing]) -> None:
+        self.messages = messages
+        self.joined: dict[int, bytes] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +122,12 @@ class Link(Protocol):
 
     def stop_reading(self) -> None:
         """End `pump`. Idempotent."""
+
+    def send_now(self, data: str | bytes) -> bool:
+        """Send at once, if that needs no waiting; false: nothing happened, use `send`."""
+
+    def deliver(self, batch: Batch) -> None:
+        """Push all messages of `batch`, in one write where that is possible."""
 
     def push(self, message: Outgoing) -> None:
         """Send without waiting; a full outbox meets the overflow policy. Never raises."""

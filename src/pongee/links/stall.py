@@ -28,7 +28,9 @@ SWEEP_EVERY = 1.0
 class Writer(Protocol):
     """What is watched."""
 
-    write_deadline: float
+    @property
+    def write_deadline(self) -> float:
+        """Seconds a write may make no progress."""
 
     def buffered(self) -> int | None:
         """Bytes in the transport's buffer, `None` where the server does not tell."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
@@ -17,6 +18,7 @@ from pongee.errors import ConfigurationError, InvalidToken, Refused, UsageError
 from pongee.guards.policy import Pending
 from pongee.guards.verdict import Identity
 from pongee.links.asgi import AsgiLink
+from pongee.links.direct import DirectLink
 from pongee.sessions.declare import (
     IDENTITY,
     HandlerShape,
@@ -24,12 +26,14 @@ from pongee.sessions.declare import (
     check_lifetimes,
     released_early,
 )
+from pongee.sessions.detach import may_detach
 from pongee.sessions.handshake import Admission, admission_of
 from pongee.sessions.options import EndpointSpec, Heartbeat
 from pongee.sessions.runtime import Runtime
 from pongee.sessions.session import Session
-from pongee.sessions.supervisor import supervise
+from pongee.sessions.supervisor import supervise, supervise_detached
 from pongee.telemetry import HandshakeRefused
+from pongee.wire.direct import EXTENSION
 
 __all__ = ["EndpointTable", "make_endpoint", "spec_of"]
 
@@ -149,18 +153,36 @@ async def _serve(
         address=admission.client.ip,
         route=route,
         heartbeat=_heartbeat(spec, runtime, pings=admission.traits.pings),
+        # Asking costs a system call on Python 3.11: once here, for all that the session starts.
+        loop=asyncio.get_running_loop(),
     )
-    link = AsgiLink(
-        websocket,
+    values[shape.session] = session
+    slot = admission.take_slot()
+    direct = websocket.scope.get("extensions", {}).get(EXTENSION)
+    if direct is None:
+        asgi_link = AsgiLink(
+            websocket,
+            session,
+            limits=spec.limits,
+            overflow=spec.overflow,
+            watch=runtime.watch,
+            traits=admission.traits,
+        )
+        session.attach(asgi_link)
+        await supervise(session, asgi_link, spec, runtime, values, slot)
+        return
+    link = DirectLink(
+        direct["connection"],
         session,
         limits=spec.limits,
         overflow=spec.overflow,
         watch=runtime.watch,
-        traits=admission.traits,
     )
     session.attach(link)
-    values[shape.session] = session
-    await supervise(session, link, spec, runtime, values)
+    if runtime.detachable and may_detach(websocket.scope, admission.traits.app):
+        supervise_detached(session, link, spec, runtime, values, slot)
+    else:
+        await supervise(session, link, spec, runtime, values, slot)
 
 
 def _identity(spec: EndpointSpec, proof: Any) -> Identity:

@@ -92,8 +92,14 @@ class Admission:
             raise
         self.slot = self._runtime.capacity.reserve(self.client.ip)
 
+    def take_slot(self) -> Slot:
+        """Take the place over; whoever does releases it."""
+        slot, self.slot = self.slot, None
+        assert slot is not None  # noqa: S101 - admit reserves one or raises
+        return slot
+
     def release(self) -> None:
-        """Give the place back. Idempotent."""
+        """Give the place back, unless it was taken over. Idempotent."""
         if self.slot is not None:
             self.slot.release()
 

@@ -116,6 +116,11 @@ class Inbox:
             self._resume()
         return data
 
+    def put_back(self, data: str | bytes) -> None:
+        """Keep a message that was taken and not used, before all others."""
+        self.messages.appendleft(data)
+        self.bytes += len(data)
+
     def begin_reading(self) -> None:
         """Note that the handler reads. Gives up if it has missed messages."""
         self.has_reader = True

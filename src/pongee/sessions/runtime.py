@@ -33,7 +33,8 @@ class Runtime:
         ping_interval: seconds between heartbeats where the server sends no pings.
         draining: the process is leaving: no new handshakes.
         endings: tasks that bring sessions to their end; kept so that none is lost half-way.
-        unfinished: the link of each session, by a future that ends with its last hook.
+        unfinished: the link of each session, by its owner, until its last hook has run.
+        detachable: whether no middleware of the application would notice the end of an ASGI call.
     """
 
     clock: Clock
@@ -49,10 +50,28 @@ class Runtime:
     on_disconnect: list[Hook] = field(default_factory=list)
     draining: bool = False
     endings: set[asyncio.Task[None]] = field(default_factory=set)
-    unfinished: dict[asyncio.Future[None], Link] = field(default_factory=dict)
+    unfinished: dict[object, Link] = field(default_factory=dict)
+    detachable: bool = False
+    _waiters: list[asyncio.Future[None]] = field(default_factory=list)
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     _prefix: str = ""
 
     def new_id(self) -> str:
         """Make an id that no other session of this process has."""
         return f"{self._prefix}{next(self._ids)}"
+
+    def finish(self, owner: object) -> None:
+        """Note that the last hook of `owner`'s session has run."""
+        self.unfinished.pop(owner, None)
+        if not self.unfinished:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def all_finished(self) -> None:
+        """Wait until no session is left, hooks included."""
+        while self.unfinished:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter

@@ -9,21 +9,21 @@ sending raises `SessionClosed`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any, Generic, TypeVar
 
-from starlette.datastructures import Address, Headers
+from starlette.datastructures import Headers
 from starlette.websockets import WebSocket
 
+from pongee.channels.encoding import Format
 from pongee.channels.names import check_channel
 from pongee.codes import CauseKind, CloseCause, CloseCode, may_be_sent
 from pongee.errors import InvalidToken, MessageError, SessionClosed, UsageError
 from pongee.guards.rate import Window, buckets_of
 from pongee.guards.verdict import Identity
-from pongee.hub import Publication
 from pongee.limits import MESSAGES_PER_TURN
-from pongee.links.base import Link, Outgoing
+from pongee.links.base import Batch, Link, Outgoing
 from pongee.registry import ConnectionInfo
 from pongee.sessions.inbound import answer_to
 from pongee.sessions.inbox import Inbox
@@ -49,8 +49,13 @@ class Session(Generic[In, Out]):
         id: unique in this process.
         route: the path pattern.
         address: the client's IP address as the trusted proxies tell it.
+        client: the socket's own peer, which may be a proxy; `address` is the client.
+        headers: of the handshake.
+        subprotocols: that the client offered.
         since: when it was accepted, in Unix seconds.
         state: the handler's own notes.
+        loop: the event loop it lives on.
+        ending: called once when it has ended; the supervisor's.
     """
 
     __slots__ = (
@@ -80,13 +85,18 @@ class Session(Generic[In, Out]):
         "_streak",
         "_timers",
         "_waiter",
-        "_websocket",
         "address",
+        "client",
+        "deliver",
+        "ending",
+        "headers",
         "id",
         "last_heard",
+        "loop",
         "route",
         "since",
         "state",
+        "subprotocols",
     )
 
     def __init__(
@@ -99,13 +109,18 @@ class Session(Generic[In, Out]):
         address: str | None,
         route: str,
         heartbeat: Heartbeat | None,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.id = runtime.new_id()
         self.route = route
         self.address = address
         self.since = runtime.clock.time()
         self.state = SimpleNamespace()
-        self._websocket = websocket
+        # Not the WebSocket itself: its scope would be most of what an idle session holds.
+        self.headers = Headers(raw=websocket.scope["headers"])
+        self.client = websocket.client
+        self.subprotocols: list[str] = list(websocket.scope.get("subprotocols", ()))
+        self.ending: Callable[[], Any] | None = None
         self._spec = spec
         self._runtime = runtime
         self._identity = identity
@@ -120,7 +135,7 @@ class Session(Generic[In, Out]):
         limits = spec.limits
         self._inbox = Inbox(limits, runtime.wheel, self._end_unread, f"{route}, session {self.id}")
         self._streak = 0
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[str | bytes | None] | None = None
         self._iterating = False
         self._received = 0
         self._rejected = 0
@@ -128,7 +143,8 @@ class Session(Generic[In, Out]):
         self._decode = spec.codec.decode
         self._encode = spec.codec.encode
         self._errors: Window | None = None
-        self._create_future = asyncio.get_running_loop().create_future
+        self.loop = loop
+        self._create_future = loop.create_future
         self._now = runtime.clock.monotonic
         self.last_heard = self._now()
         self._bucket, self._byte_bucket = buckets_of(limits, self.last_heard)
@@ -138,6 +154,7 @@ class Session(Generic[In, Out]):
         """Give the session its link, before anything else happens."""
         self._link = link
         self._inbox.attach(link)
+        self.deliver: Callable[[Batch], None] = link.deliver  # the hub's, with nothing in between
 
     def __repr__(self) -> str:
         state = "open" if self._cause is None else str(self._cause)
@@ -154,21 +171,6 @@ class Session(Generic[In, Out]):
     def identity(self) -> Identity:
         """All that the auth policy established: user, expiry, claims."""
         return self._identity
-
-    @property
-    def headers(self) -> Headers:
-        """The headers of the handshake."""
-        return self._websocket.headers
-
-    @property
-    def client(self) -> Address | None:
-        """The socket's own peer, which may be a proxy; `address` is the client."""
-        return self._websocket.client
-
-    @property
-    def subprotocols(self) -> list[str]:
-        """The subprotocols the client offered."""
-        return list(self._websocket.scope.get("subprotocols", []))
 
     async def refresh(self, token: str) -> Identity:
         """Prove again who this is, and stay for as long as the new token lasts.
@@ -220,18 +222,19 @@ class Session(Generic[In, Out]):
             inbox.begin_reading()
         try:
             while True:
-                if not inbox.messages:
-                    if self._cause is not None:
-                        raise StopAsyncIteration
-                    self._streak = 0
-                    self._waiter = self._create_future()
-                    await self._waiter
-                    continue
-                self._streak += 1
-                if self._streak >= MESSAGES_PER_TURN:
-                    self._streak = 0
-                    await asyncio.sleep(0)
-                data = inbox.take()
+                if inbox.messages:
+                    self._streak += 1
+                    if self._streak >= MESSAGES_PER_TURN:
+                        self._streak = 0
+                        await asyncio.sleep(0)
+                    data = inbox.take()
+                elif self._cause is not None:
+                    raise StopAsyncIteration
+                else:
+                    handed = await self._next_handed()
+                    if handed is None:
+                        continue  # it has ended
+                    data = handed
                 try:
                     return self._decode(data)  # type: ignore[no-any-return]
                 except MessageError as error:
@@ -239,6 +242,19 @@ class Session(Generic[In, Out]):
         finally:
             self._iterating = False
             self._waiter = None
+
+    async def _next_handed(self) -> str | bytes | None:
+        """Wait for a message that goes past the inbox; `None` at the end. ▲"""
+        self._streak = 0
+        waiter = self._waiter = self._create_future()
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                data = waiter.result()
+                if data is not None:
+                    self._inbox.put_back(data)
+            raise
 
     async def receive(self) -> In:
         """Return the next message.
@@ -283,13 +299,17 @@ class Session(Generic[In, Out]):
         """
         if self._cause is not None:
             raise SessionClosed(self._cause)
-        await self._link.send(Outgoing(self._encode(message), key))
+        data = self._encode(message)
+        if self._link.send_now(data):
+            return
+        await self._link.send(Outgoing(data, key))
         if self._link.lost:
             raise SessionClosed(self._cause_or_lost())
 
-    def deliver(self, publication: Publication) -> None:
-        """Take a publication from the hub without waiting."""
-        self._link.push(publication.outgoing(self._spec.codec.format))
+    @property
+    def format(self) -> Format:
+        """How messages to it are encoded."""
+        return self._spec.codec.format
 
     def push(self, data: str | bytes) -> None:
         """Send encoded data without waiting; ignored after the end."""
@@ -338,7 +358,7 @@ class Session(Generic[In, Out]):
         if problem is not None:
             job.close()
             raise problem
-        task = asyncio.get_running_loop().create_task(job, name=getattr(job, "__qualname__", "job"))
+        task = self.loop.create_task(job, name=getattr(job, "__qualname__", "job"))
         self._jobs.add(task)
         task.add_done_callback(self._job_done)
         return task
@@ -407,12 +427,14 @@ class Session(Generic[In, Out]):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         self._link.stop_reading()
+        if self.ending is not None:
+            self.ending()
 
     async def _wait_closed(self) -> CloseCause:
         if self._cause is not None:
             return self._cause
         if self._ended is None:
-            self._ended = asyncio.get_running_loop().create_future()
+            self._ended = self.loop.create_future()
         return await asyncio.shield(self._ended)
 
     def _cause_or_lost(self) -> CloseCause:
@@ -439,9 +461,14 @@ class Session(Generic[In, Out]):
         if self._byte_bucket is not None and not self._byte_bucket.take(size, now):
             self._end_too_many("too many bytes")
             return
+        waiter = self._waiter
+        if waiter is not None:
+            # The handler waits, so that nothing is before this one: it goes to it directly.
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(data)
+                return
         self._inbox.put(data)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     def on_lost(self, cause: CloseCause) -> None:
         """Learn from the link that the peer is gone."""

@@ -1,120 +1,193 @@
-"""The opening handshake: bytes to a request, a request to an ASGI scope, a verdict to bytes.
+"""The opening handshake: a request to a verdict, a scope and an answer. ◇
 
-The rules of RFC 6455 section 4.2 are applied by the ``websockets`` package's own code.
+The rules are those of RFC 6455 section 4.2. Header fields are read, keys answered and extensions
+negotiated by the ``websockets`` package's own functions; what nearly every client sends is
+recognised first. The HTTP class in front has parsed the request; `read_request` reads one that was
+written out again, as uvicorn's own HTTP classes do.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import email.utils
-import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
-from websockets.datastructures import Headers
-from websockets.exceptions import HeaderLineTooLong, RequestLineTooLong, TooManyHeaders
-from websockets.http11 import Request, Response
-from websockets.server import ServerProtocol
+from websockets.exceptions import InvalidHeader
+from websockets.headers import parse_connection, parse_upgrade
+from websockets.utils import accept_key
 
-__all__ = ["Handshake", "refusal"]
+Deflate = Any
+negotiate: Any = None
 
-# The package would log whole requests, tokens included, at DEBUG.
-_silent = logging.getLogger("pongee.wire.handshake")
-_silent.setLevel(logging.CRITICAL)
+__all__ = ["Accepted", "Refusal", "Request", "accept", "judge", "read_request", "refusal"]
 
-_STATUS_OF: dict[type[Exception], HTTPStatus] = {
-    RequestLineTooLong: HTTPStatus.REQUEST_URI_TOO_LONG,
-    HeaderLineTooLong: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    TooManyHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-}
-
-REQUEST_LIMIT = 64 * 1024
-"""Bytes of a request's head. More: the connection ends. The HTTP server in front acts first."""
+Headers = list[tuple[bytes, bytes]]
 
 
-class Handshake:
-    """One opening handshake.
+@dataclass(slots=True)
+class Request:
+    """An upgrade request, parsed.
 
     Attributes:
-        request: once it is complete.
-        response: what ``websockets`` would answer; status 101 if all is well.
+        method: as sent, such as ``GET``.
+        target: path and query, as sent.
+        version: of HTTP, such as ``1.1``.
+        headers: names in lower case, in the order sent.
     """
 
-    def __init__(self) -> None:
-        self._protocol = ServerProtocol(logger=_silent)
-        self._received = 0
-        self.request: Request | None = None
-        self.response: Response | None = None
+    method: bytes
+    target: bytes
+    version: str
+    headers: Headers
 
-    def feed(self, data: bytes) -> None:
-        """Take bytes of the request."""
-        self._received += len(data)
-        if self._received > REQUEST_LIMIT:
-            self.response = self._protocol.reject(HTTPStatus(431), "Request head too large\n")
-            return
-        self._protocol.receive_data(data)
-        for event in self._protocol.events_received():
-            if isinstance(event, Request):
-                self.request = event
-                self.response = self._protocol.accept(event)
-                self._name_our_version(event)
-                return
-        problem = self._protocol.handshake_exc
-        if problem is not None:
-            status = _STATUS_OF.get(type(problem), HTTPStatus.BAD_REQUEST)
-            self.response = self._protocol.reject(status, status.phrase + "\n")
+    def values(self, name: bytes) -> list[bytes]:
+        """All values of one header."""
+        return [value for known, value in self.headers if known == name]
 
-    def _name_our_version(self, request: Request) -> None:
-        # The package answers a version it does not speak with a mere 400 (see section 4.4).
-        wanted = request.headers.get_all("Sec-WebSocket-Version")
-        if self.response is not None and self.response.status_code == 400 and wanted != ["13"]:
-            self.response = self._protocol.reject(HTTPStatus(426), "Speak version 13\n")
-            self.response.headers["Sec-WebSocket-Version"] = "13"
-
-    def scope(self) -> dict[str, Any]:
+    def scope(self, root: str) -> dict[str, Any]:
         """Write the parts of the ASGI scope that the request tells."""
-        request = self.request
-        if request is None:
-            raise RuntimeError("the request is not complete")
-        raw_path, _, query = request.path.partition("?")
-        headers = [
-            (name.lower().encode("ascii"), value.encode("latin-1"))
-            for name, value in request.headers.raw_items()
-        ]
-        offered = [
-            name.strip()
-            for line in request.headers.get_all("Sec-WebSocket-Protocol")
-            for name in line.split(",")
-        ]
+        raw_path, _, query = self.target.partition(b"?")
+        path = raw_path.decode("latin-1")
+        if "%" in path:
+            path = unquote_to_bytes(raw_path).decode("utf-8", "replace")
+        offered = self.values(b"sec-websocket-protocol")
         return {
-            "http_version": "1.1",
-            "path": unquote(raw_path),
-            "raw_path": raw_path.encode("ascii"),
-            "query_string": query.encode("ascii"),
-            "headers": headers,
-            "subprotocols": offered,
+            "http_version": self.version,
+            "path": root + path,
+            "raw_path": root.encode("ascii") + raw_path,
+            "query_string": query,
+            "headers": self.headers,
+            "subprotocols": [
+                name.strip() for line in offered for name in line.decode("latin-1").split(",")
+            ],
         }
 
-    def accepted(self, headers: list[tuple[bytes, bytes]], subprotocol: str | None) -> bytes:
-        """Write the answer that opens the connection."""
-        answer = Headers() if self.response is None else self.response.headers.copy()
-        answer.pop("Date", None)  # the server's own headers hold one, unless it was told not to
-        for name, value in headers:
-            answer[name.decode("latin-1")] = value.decode("latin-1")
-        if subprotocol:
-            answer["Sec-WebSocket-Protocol"] = subprotocol
-        return Response(101, "Switching Protocols", answer).serialize()
+
+@dataclass(slots=True)
+class Accepted:
+    """A handshake that may proceed.
+
+    Attributes:
+        key: the answer to the client's.
+        extensions: value of the answer's ``Sec-WebSocket-Extensions``, or `None`.
+        deflate: what was agreed on compression, or `None`.
+    """
+
+    key: str
+    extensions: str | None = None
+    deflate: Deflate | None = None
 
 
-def refusal(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
-    """Write an HTTP answer that refuses, and ends the connection."""
-    answer = Headers([(n.decode("latin-1"), v.decode("latin-1")) for n, v in headers])
-    answer.setdefault("Date", email.utils.formatdate(usegmt=True))
-    answer.setdefault("Connection", "close")
-    answer.setdefault("Content-Length", str(len(body)))
-    answer.setdefault("Content-Type", "text/plain; charset=utf-8")
+@dataclass(slots=True)
+class Refusal:
+    """A handshake that may not."""
+
+    status: int
+    why: str
+    headers: Headers = field(default_factory=list)
+
+
+def read_request(head: bytes) -> Request:
+    """Read a head that an HTTP parser has accepted, up to and with its empty line."""
+    first, *lines = head[:-4].split(b"\r\n")
+    method, target, version = first.split(b" ", 2)
+    pairs = (line.partition(b":") for line in lines)
+    headers = [(name.lower(), value.strip()) for name, _, value in pairs]
+    return Request(method, target, version.removeprefix(b"HTTP/").decode("latin-1"), headers)
+
+
+def judge(request: Request, *, deflate: bool) -> Accepted | Refusal:
+    """Apply RFC 6455 section 4.2.1 to `request`.
+
+    Args:
+        request: with its headers' names in lower case.
+        deflate: whether compression may be agreed on.
+    """
+    if request.method != b"GET":
+        return Refusal(405, "A WebSocket handshake is a GET request", [(b"Allow", b"GET")])
+    if request.version != "1.1":
+        return Refusal(505, "A WebSocket handshake needs HTTP/1.1")
+    upgrade, connection = request.values(b"upgrade"), request.values(b"connection")
+    if upgrade != [b"websocket"] and not _names(upgrade, "websocket", parse_upgrade):
+        return Refusal(426, "Upgrade: websocket is missing", [(b"Upgrade", b"websocket")])
+    if connection != [b"Upgrade"] and not _names(connection, "upgrade", parse_connection):
+        return Refusal(426, "Connection: Upgrade is missing", [(b"Upgrade", b"websocket")])
+    if request.values(b"sec-websocket-version") != [b"13"]:
+        # The version we speak is named, so that the client can come back (section 4.4).
+        return Refusal(426, "Speak version 13", [(b"Sec-WebSocket-Version", b"13")])
+    keys = request.values(b"sec-websocket-key")
+    if len(keys) != 1 or not _is_key(keys[0]):
+        return Refusal(400, "Sec-WebSocket-Key must be 16 bytes in base64, once")
+    accepted = Accepted(accept_key(keys[0].decode("ascii")))
+    if deflate:
+        offers = request.values(b"sec-websocket-extensions")
+        agreed = negotiate([offer.decode("latin-1") for offer in offers]) if offers else None
+        if agreed is not None:
+            accepted.extensions, accepted.deflate = agreed
+    return accepted
+
+
+def _names(values: list[bytes], wanted: str, parse: Any) -> bool:
     try:
-        phrase = HTTPStatus(status).phrase
+        return any(
+            name.lower() == wanted for value in values for name in parse(value.decode("latin-1"))
+        )
+    except InvalidHeader:
+        return False
+
+
+def _is_key(key: bytes) -> bool:
+    try:
+        return len(base64.b64decode(key, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        return False
+
+
+def accept(
+    accepted: Accepted, headers: Iterable[tuple[bytes, bytes]], subprotocol: str | None
+) -> bytes:
+    """Write the answer that opens the connection."""
+    told = [
+        (b"Upgrade", b"websocket"),
+        (b"Connection", b"Upgrade"),
+        (b"Sec-WebSocket-Accept", accepted.key.encode("ascii")),
+    ]
+    if accepted.extensions is not None:
+        told.append((b"Sec-WebSocket-Extensions", accepted.extensions.encode("ascii")))
+    if subprotocol:
+        told.append((b"Sec-WebSocket-Protocol", subprotocol.encode("latin-1")))
+    lines = [b"HTTP/1.1 101 Switching Protocols", *_lines([*told, *headers])]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def refusal(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
+    """Write an HTTP answer that refuses, and ends the connection."""
+    told = list(headers)
+    known = {name.lower() for name, _ in told}
+    for name, value in (
+        (b"Date", email.utils.formatdate(usegmt=True).encode("ascii")),
+        (b"Connection", b"close"),
+        (b"Content-Length", b"%d" % len(body)),
+        (b"Content-Type", b"text/plain; charset=utf-8"),
+    ):
+        if name.lower() not in known:
+            told.append((name, value))
+    try:
+        phrase = HTTPStatus(status).phrase.encode("ascii")
     except ValueError:
-        phrase = ""
-    return Response(status, phrase, answer, body).serialize()
+        phrase = b""
+    first = b"HTTP/1.1 %d %s" % (status, phrase)
+    return b"\r\n".join([first, *_lines(told)]) + b"\r\n\r\n" + body
+
+
+def _lines(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    lines = [name + b": " + value for name, value in headers]
+    for line in lines:
+        if b"\r" in line or b"\n" in line:
+            raise RuntimeError(f"a header must not hold a line break: {line!r}")
+    return lines
