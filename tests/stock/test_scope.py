@@ -56,6 +56,7 @@ REQUESTS = {
     "two hosts": request(GET, b"Host: other.test"),
     "subprotocols": request(GET, b"Sec-WebSocket-Protocol: a, b", b"Sec-WebSocket-Protocol: c,d"),
     "subprotocols with gaps": request(GET, b"Sec-WebSocket-Protocol: a,,b , "),
+    "malformed subprotocols": request(GET, b"Sec-WebSocket-Protocol: a b"),
     "no subprotocols": request(GET, b"Sec-WebSocket-Protocol:"),
     # Upgrades
     "any case": changed(GET, Connection=b"keep-alive, UPGRADE"),
@@ -72,8 +73,26 @@ REQUESTS = {
     "two versions": request(GET, b"Sec-WebSocket-Version: 8"),
 }
 
-VERSION = "ours names the version it speaks, with 426 (RFC 6455 section 4.4)"
-DIFFERS = {"no version": VERSION, "version 8": VERSION, "two versions": VERSION}
+DIFFERS = {"no version", "version 8", "two versions"}
+"""Ours names the version it speaks, with 426 (RFC 6455 section 4.4)."""
+
+LISTS = {"no subprotocols", "malformed subprotocols"}
+"""Ours hands on what is no list of tokens; RFC 6455 section 4.2.1 wants it refused."""
+
+STRICT = {"fragment", "absolute", "star", "HTTP/1.0"}
+"""Our HTTP classes, which stand in front of either WebSocket class, follow RFC 9112 and RFC 6455
+where uvicorn's hand anything on: no fragment, a path without scheme and host, HTTP/1.1 alone."""
+
+HOST = {"no host", "two hosts"}
+"""So does h11, and not httptools."""
+
+HTTP: dict[str, tuple[str, set[str]]] = {
+    "h11": ("h11", set()),
+    "httptools": ("httptools", set()),
+    "pongee.wire.http:H11HeadProtocol": ("h11", STRICT),
+    "pongee.wire.http:HeadProtocol": ("httptools", STRICT | HOST),
+}
+"""What reads the request; what does on the reference; requests treated otherwise."""
 
 OURS_ALONE = {"pongee.direct"}
 """Extensions of our own; all others must be uvicorn's."""
@@ -126,23 +145,24 @@ def types(scope: dict[str, Any] | None) -> dict[str, type]:
     return {key: type(value) for key, value in (scope or {}).items()}
 
 
-@pytest.mark.parametrize("http", ["h11", "httptools"])
+@pytest.mark.parametrize("http", HTTP)
 async def test_same_scope_and_same_answer(http: str) -> None:
     """A request gives the very scope uvicorn's class gives, values and types, or its refusal."""
-    ours, uvicorns = Front(WIRE, http), Front(DEFAULT, http)
+    reference, strict = HTTP[http]
+    ours, uvicorns = Front(WIRE, http), Front(DEFAULT, reference)
     scopes: dict[str, tuple[Any, Any]] = {}
     answers: dict[str, tuple[bytes, bytes]] = {}
     async with ours.serving as our_server, uvicorns.serving as uvicorns_server:
-        for name, sent in REQUESTS.items():
-            our_answer, our_scope = await ours.ask(our_server, sent)
-            uvicorns_answer, uvicorns_scope = await uvicorns.ask(uvicorns_server, sent)
+        for name in REQUESTS.keys() - strict - LISTS:
+            our_answer, our_scope = await ours.ask(our_server, REQUESTS[name])
+            uvicorns_answer, uvicorns_scope = await uvicorns.ask(uvicorns_server, REQUESTS[name])
             if our_scope != uvicorns_scope or types(our_scope) != types(uvicorns_scope):
                 scopes[name] = (our_scope, uvicorns_scope)
             if our_answer != uvicorns_answer:
                 answers[name] = (our_answer, uvicorns_answer)
 
     assert scopes == {}
-    assert set(answers) == set(DIFFERS), answers
+    assert set(answers) == DIFFERS, answers
 
 
 async def test_the_table_reaches_every_kind_of_answer() -> None:
@@ -162,3 +182,13 @@ async def test_the_table_reaches_every_kind_of_answer() -> None:
 
         refused = await front.ask(server, REQUESTS["short key"])
         assert refused == (b"HTTP/1.1 400 Bad Request", None)
+
+
+@pytest.mark.xfail(strict=True, reason="Sec-WebSocket-Protocol is not read as a list of tokens")
+@pytest.mark.parametrize("name", sorted(LISTS))
+async def test_malformed_subprotocols_are_refused(name: str) -> None:
+    """What is no list of tokens is 400, as on uvicorn's class, and no application sees it."""
+    for stock in (DEFAULT, WIRE):
+        front = Front(stock, "httptools")
+        async with front.serving as server:
+            assert await front.ask(server, REQUESTS[name]) == (b"HTTP/1.1 400 Bad Request", None)

@@ -131,7 +131,7 @@ async def test_unix_socket(stock: Stock, tmp_path: Path) -> None:
     running = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await eventually(lambda: server.started, what="the server starts")
-        async with unix_connect(path, "ws://localhost/", ping_interval=None) as client:
+        async with unix_connect(path, "ws://localhost/", compression=None) as client:
             await client.send("hello")
             async with asyncio.timeout(5):
                 assert await client.recv() == "hello"
@@ -146,8 +146,13 @@ async def test_unix_socket(stock: Stock, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["accept", "close", "http.response.start"])
-async def test_client_that_leaves_before_accept(stock: Stock, kind: str) -> None:
+async def test_client_that_leaves_before_accept(
+    stock: Stock, kind: str, request: pytest.FixtureRequest
+) -> None:
     """Who leaves during the handshake is told as 1006, and answering is an OSError then."""
+    if stock.ws != "auto" and kind != "close":
+        reason = "answering a handshake whose client has left is a RuntimeError"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     received: list[Any] = []
     raised: list[BaseException] = []
     gone = asyncio.Event()
