@@ -1,0 +1,1 @@
+"""Hostile and faulty peers against real server processes."""

@@ -1,0 +1,56 @@
+"""The servers under attack, one process of each kind for the whole suite."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.hostile.harness import Target, Targets
+
+NOT_YET: dict[str, str] = {
+    "rsv1_on_a_continuation|_bomb|compressed_rubbish|endless_empty_blocks": "no compression yet",
+    r"impossible_compression.*\[plain-": "an offer of compression ends in a TypeError",
+}
+"""What the product does not do right yet: a pattern of a test's id, and what comes instead."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is not right yet. Strict: a line must go when its tests pass."""
+    for item in items:
+        for pattern, reason in NOT_YET.items():
+            if "tests/hostile/" in item.nodeid and re.search(pattern, item.nodeid):
+                item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+@pytest.fixture(scope="session")
+def targets() -> Iterator[Targets]:
+    """Start each server process when it is first needed."""
+    running = Targets()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(params=["serve", "plain"])
+def target(request: pytest.FixtureRequest, targets: Targets) -> Target:
+    """Both servers, one after the other: ``pongee serve``, and stock FastAPI on our wire."""
+    return targets.get(request.param)
+
+
+@pytest.fixture
+def serve(targets: Targets) -> Target:
+    """``pongee serve`` alone, for what only it has."""
+    return targets.get("serve")
+
+
+@pytest.fixture
+def plain(targets: Targets) -> Target:
+    """Stock FastAPI alone, where messages may be compressed."""
+    return targets.get("plain")
+
+
+@pytest.fixture
+def guarded(targets: Targets) -> Target:
+    """An application with caps for users and addresses, and tokens in the first message."""
+    return targets.get("guarded")
