@@ -6,32 +6,51 @@ import ctypes
 import os
 import platform
 import resource
+import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 __all__ = ["ServerProcess", "allow_many_files", "describe_host", "running", "take_core"]
 
-FILES = 8192
-PACKAGES = ("fastapi", "starlette", "uvicorn", "uvloop", "websockets", "pydantic", "picows")
+FILES = 16_384
+"""Open files a process may need: 10,000 sockets, and then some."""
+START_LIMIT = 60.0
+"""Seconds a server may take until it tells its port."""
+PACKAGES = (
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "uvloop",
+    "websockets",
+    "pydantic",
+    "python-socketio",
+    "aiohttp",
+    "picows",
+)
 
 
 class ServerProcess:
     """A running server, seen from outside.
 
     Attributes:
-        side: ``plain`` or ``pongee``.
+        side: its name.
         port: on 127.0.0.1.
     """
 
-    def __init__(self, side: str, process: subprocess.Popen[str]) -> None:
+    def __init__(self, side: str, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
+        if not select.select([process.stdout], [], [], START_LIMIT)[0]:
+            raise RuntimeError(f"{side}: the server did not start within {START_LIMIT:.0f} s")
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{side}: the server did not start; what it says is above")
         self.side = side
-        self.port = int(process.stdout.readline())
+        self.port = int(line)
         self._process = process
         self._clock = _cpu_clock(process.pid)
 
@@ -47,33 +66,26 @@ class ServerProcess:
 
 
 @contextmanager
-def running(core: int, *sides: str) -> Iterator[list[ServerProcess]]:
-    """Start a fresh server process for each side on `core`, and stop them."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.serve", side, str(core)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for side in sides
-    ]
+def running(core: int, sides: Sequence[str]) -> Iterator[list[ServerProcess]]:
+    """Start a fresh server process for each side on `core`, and kill them at the end."""
+    processes: list[subprocess.Popen[bytes]] = []
     try:
+        for side in sides:
+            command = [sys.executable, "-m", "benchmarks.serve", side, str(core)]
+            processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0))
         yield [ServerProcess(*pair) for pair in zip(sides, processes, strict=True)]
     finally:
         for process in processes:
-            process.terminate()
+            process.kill()
         for process in processes:
-            try:
-                process.communicate(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
+            process.communicate()
 
 
 def take_core() -> int:
-    """Move this process to the second core it may use; returns the first, for the servers.
+    """Move this process, and so the generator, to the second core it may use.
 
-    Returns -1 where there is no core to spare.
+    Returns:
+        The first, for the servers; -1 where there is no core to spare.
     """
     available = sorted(os.sched_getaffinity(0))
     if len(available) < 2:
@@ -82,17 +94,18 @@ def take_core() -> int:
     return available[0]
 
 
-def allow_many_files() -> None:
-    """Raise the limit of open files as far as needed and allowed."""
+def allow_many_files() -> int:
+    """Raise the limit of open files as far as needed and allowed; returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(soft, wanted)
 
 
 def describe_host() -> str:
     """Name the machine and the versions."""
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    packages = ", ".join(f"{name} {found}" for name in PACKAGES if (found := _version(name)))
     model = next(
         (
             line.partition(":")[2].strip()
@@ -105,6 +118,13 @@ def describe_host() -> str:
         f"{os.cpu_count()} cores of {model}, Linux {platform.release()}, "
         f"Python {platform.python_version()}, {packages}"
     )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _cpu_clock(pid: int) -> int:

@@ -1,27 +1,94 @@
-"""What travels: shared by both applications and the load generator."""
+"""What travels, and how each side wants to be spoken to.
+
+Used by the workloads and, for the model, by both applications. In a template, ten S stand for the
+sequence number and nineteen T for the time a message was due (`generator.c` fills them in), so that
+loss, order and delay can be checked wherever a message arrives.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pydantic import BaseModel
 
-__all__ = ["READING", "TEXT", "Reading"]
+__all__ = ["PLAIN_DIALECT", "SOCKETIO", "Dialect", "Reading", "typed"]
+
+SEQUENCE = "S" * 10
+TIME = "T" * 19
 
 
 class Reading(BaseModel):
-    """A message of the typed endpoints."""
+    """A message of the typed endpoints; its fields stand as both servers write them."""
 
-    device: str
     sequence: int
+    sent: int
+    device: str
     value: float
     tags: list[str]
 
 
-TEXT = b"0123456789abcdef" * 4
-"""64 bytes of text."""
+@dataclass(frozen=True)
+class Dialect:
+    """How the generator speaks to a side.
 
-READING = (
-    Reading(device="boiler-7", sequence=20260, value=21.5, tags=["north", "cellar"])
-    .model_dump_json()
-    .encode()
+    Attributes:
+        echo: path that echoes.
+        room: path of members.
+        publish: path of the connection whose messages go to the members.
+        steps: after the handshake, pairs of what is awaited and what is answered.
+        joining: the same on a member's connection.
+        echo_frame: around a text that is echoed, in both directions.
+        publish_frame: around a text that is published.
+        room_frame: around a text that members get.
+    """
+
+    echo: str = "/text"
+    room: str = "/room"
+    publish: str = "/publish"
+    steps: tuple[str, ...] = ()
+    joining: tuple[str, ...] = ()
+    echo_frame: tuple[str, str] = ("", "")
+    publish_frame: tuple[str, str] = ("", "")
+    room_frame: tuple[str, str] = ("", "")
+
+    def echoes(self, size: int) -> tuple[str, str]:
+        """Templates of an echo of `size` bytes of text."""
+        text = _text(size).join(self.echo_frame)
+        return text, text
+
+    def publications(self, size: int) -> tuple[str, str]:
+        """Templates of a publication of `size` bytes of text, and of what a member gets."""
+        text = _text(size)
+        return text.join(self.publish_frame), text.join(self.room_frame)
+
+
+def typed() -> tuple[str, str]:
+    """Templates of the echo of a `Reading`."""
+    text = (
+        f'{{"sequence":{SEQUENCE},"sent":{TIME},"device":"boiler-7","value":21.5,'
+        '"tags":["north","cellar"]}'
+    )
+    return text, text
+
+
+def _text(size: int) -> str:
+    return f"{SEQUENCE} {TIME} ".ljust(size, "x")
+
+
+PLAIN_DIALECT = Dialect()
+
+_URL = "/socket.io/?EIO=4&transport=websocket"
+_OPEN = ("0", "40", "40", "")
+"""Engine.IO opens with a packet 0; the namespace is asked for with 40 and granted with 40."""
+
+SOCKETIO = Dialect(
+    echo=_URL,
+    room=_URL,
+    publish=_URL,
+    steps=_OPEN,
+    joining=("0", "40", "40", '42["join"]'),
+    echo_frame=('42["echo","', '"]'),
+    publish_frame=('42["publish","', '"]'),
+    room_frame=('42["room","', '"]'),
 )
-"""A `Reading` as both servers write it, so that an echo equals what was sent."""
+"""Events of Socket.IO (packet 4, message; 2, event), spoken in raw text."""

@@ -1,0 +1,29 @@
+"""python-socketio on uvicorn's default WebSocket class, with its rooms."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# It has no type hints, and they would be all that this file needs of an import statement.
+socketio: Any = importlib.import_module("socketio")
+server: Any = socketio.AsyncServer(async_mode="asgi", transports=["websocket"])
+app: Any = socketio.ASGIApp(server)
+
+
+@server.event
+async def echo(sid: str, text: str) -> None:
+    """Echo text."""
+    await server.emit("echo", text, to=sid)
+
+
+@server.event
+async def join(sid: str) -> None:
+    """Join the room."""
+    await server.enter_room(sid, "room")
+
+
+@server.event
+async def publish(sid: str, text: str) -> None:
+    """Hand every text to the room."""
+    await server.emit("room", text, room="room")
