@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import ssl
 from pathlib import Path
@@ -14,7 +15,7 @@ from pongee.testing import RawPeer, eventually
 from pongee.wire.head import HEAD_SIZE, HEADERS, TARGET_SIZE
 from pongee.wire.http import LINGER_SIZE, H11HeadProtocol, HeadProtocol
 from pongee.wire.wheel import wheel_of
-from tests.wire.harness import REQUEST, all_gone, connections, wire
+from tests.wire.harness import REQUEST, Event, Receive, Send, all_gone, connections, wire
 from tests.wire.http_harness import (
     CHUNKED,
     CLASSES,
@@ -92,13 +93,18 @@ async def test_keep_alive_and_bodies_have_no_deadline_of_a_head(http: Any) -> No
         await peer.send(GET + b"\r\n")
         await read_until(peer, GREETING)
         await asyncio.sleep(2 * SHORT)
-        await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab")
+        await peer.send(CHUNKED + b"2\r\nab\r\n")
         await asyncio.sleep(2 * SHORT)
         app.open.clear()
-        await peer.send(b"cd")
+        await peer.send(b"2\r\ncd\r\n")
+        await eventually(lambda: app.received[-1].get("body") == b"cd", what="all has come")
+        await peer.send(b"0\r\n\r\n")
         await asyncio.sleep(2 * SHORT)
         app.open.set()
         assert statuses(await read_until(peer, b"abcd")) == [200]
+        await asyncio.sleep(2 * SHORT)
+        await peer.send(GET + b"\r\n")
+        await read_until(peer, GREETING)
 
 
 async def test_keep_alive_does_not_cut_a_head_short() -> None:
@@ -116,6 +122,25 @@ async def test_keep_alive_does_not_cut_a_head_short() -> None:
         await asyncio.sleep(0.5)
         await peer.send(b"TP/1.1\r\nHost: a\r\n\r\n")
         await read_until(peer, GREETING)
+
+
+async def test_a_head_we_did_not_read_to_its_end_is_not_late() -> None:
+    """Behind a second request that waits, uvicorn stops reading. h11 waits behind the first."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Event, receive: Receive, send: Send) -> None:
+        begun.set()  # and asks for no body, which would make uvicorn read on
+        await go_on.wait()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async with peer_of(hurried(HeadProtocol), app) as peer:
+        await peer.send((GET + b"\r\n") * 2 + b"GET /3 HT")
+        await begun.wait()
+        await peer.send(b"TP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        await asyncio.sleep(3 * SHORT)
+        go_on.set()
+        assert statuses(await peer.read_to_end()) == [204, 204, 204]
 
 
 async def test_empty_lines_do_not_keep_a_connection_open() -> None:
@@ -190,9 +215,11 @@ async def test_a_silent_peer_does_not_hold_up_the_shutdown(
     ids=["target", "target+1", "head", "head+1", "large head", "fields", "fields+1"],
 )
 async def test_limits_are_exact_and_answered(http: Any, head: bytes, expected: int) -> None:
-    """However the head is cut into packets, here as the kernel likes."""
+    """However the head is cut into packets."""
     async with peer_of(http) as peer:
-        await peer.send(head)
+        await peer.send(head[:40_000])
+        await asyncio.sleep(0.02)  # most of the time two packets
+        await peer.send(head[40_000:])
         assert statuses(await peer.read()) == [expected]
 
 
@@ -231,7 +258,21 @@ async def test_a_refusal_is_not_lost_to_what_was_sent_with_it(http: Any) -> None
     """Bytes unread at a close make TCP reset, and the peer lose the answer."""
     async with peer_of(http) as peer:
         await peer.send(GET + b"X: " + b"a" * (LINGER_SIZE - 65536))
-        assert statuses(await peer.read_to_end()) == [431]
+        answer = b""
+        while more := await peer.read():  # a reset raises
+            answer += more
+        assert statuses(answer) == [431]
+
+
+async def test_a_peer_that_goes_on_after_its_refusal_is_not_listened_to(http: Any) -> None:
+    """Within the time it has, it may not send what it likes."""
+    async with peer_of(http) as peer:
+        sent = 0
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            while sent < 512 << 20:
+                await peer.send(b"\0" * 65536, timeout=0.5)
+                sent += 65536
+        assert sent < 32 << 20
 
 
 async def test_a_trailer_does_not_slip_in_among_the_headers(http: Any) -> None:

@@ -136,6 +136,28 @@ async def test_a_body_gone_wrong_is_answered_once(http: Any) -> None:
         assert app.received[-1]["type"] == "http.disconnect"
 
 
+async def test_nobody_is_told_to_continue_behind_a_refusal(http: Any) -> None:
+    """An application that asks for a body late finds its peer gone, and no error."""
+    begun, refused = asyncio.Event(), asyncio.Event()
+    received: list[Event] = []
+
+    async def app(scope: Event, receive: Receive, send: Send) -> None:
+        begun.set()
+        await refused.wait()
+        received.append(await receive())
+
+    async with peer_of(http, app) as peer:
+        await peer.send(CHUNKED[:-2] + b"Expect: 100-continue\r\n\r\n")
+        await begun.wait()
+        await peer.send(b"no length\r\n")
+        answers = await peer.read(1000)
+        refused.set()
+        await eventually(lambda: received, what="the application hears of it")
+        answers += await peer.read_to_end()
+    assert statuses(answers) == [400]
+    assert received == [{"type": "http.disconnect"}]
+
+
 async def test_a_body_gone_wrong_behind_a_begun_answer_cuts_it(http: Any) -> None:
     """A second answer in the middle of the first would be read as its body."""
 

@@ -210,8 +210,6 @@ class _Guarded(asyncio.Protocol):
 
     def _hand_over(self, request: Request, rest: bytes) -> bool:
         """Give the connection to the WebSocket class, if that takes a request as it was parsed."""
-        self._cancel_timer()
-        self._unset_keepalive_if_required()
         made: Any = self.ws_protocol_class
         if not hasattr(made, "upgrade"):
             return False
