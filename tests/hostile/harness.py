@@ -17,6 +17,7 @@ judge delays by.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import subprocess
@@ -140,8 +141,11 @@ class Target:
 
     def holds(self, name: str) -> bool:
         """Whether the process has the socket open."""
-        links = Path(f"/proc/{self._process.pid}/fd").iterdir()
-        return name in {os.readlink(link) for link in links if link.is_symlink()}
+        for link in Path(f"/proc/{self._process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+                if os.readlink(link) == name:
+                    return True
+        return False
 
     def memory(self) -> tuple[int, int]:
         """Tell resident bytes now, and their peak since `forget_peak`."""

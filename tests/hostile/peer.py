@@ -125,7 +125,7 @@ class Peer:
         self.ended = False
         self._port = port
         self._buffer = b""
-        self._bytes = 0
+        self._receiving: asyncio.Task[bytes] | None = None
         self._socket = socket.socket()
         self._socket.setblocking(False)
         if receive_buffer is not None:
@@ -145,6 +145,9 @@ class Peer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._receiving is not None:
+            self._receiving.cancel()
+            await asyncio.wait([self._receiving])
         self._socket.close()
 
     def reset(self) -> None:
@@ -177,16 +180,22 @@ class Peer:
 
     async def read(self, until: Callable[[], bool] = lambda: False, within: float = 5.0) -> bool:
         """Read until `until` is true or the server ends; returns whether either came in time."""
-        try:
-            async with asyncio.timeout(within):
-                while not self.ended and not until():
-                    data = await asyncio.get_running_loop().sock_recv(self._socket, 1 << 18)
-                    self.ended = not data
-                    self._take(data)
-        except ConnectionError:
-            self.ended = True
-        except TimeoutError:
-            return False
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within
+        while not self.ended and not until():
+            if self._receiving is None:
+                self._receiving = loop.create_task(loop.sock_recv(self._socket, 1 << 18))
+            # Never cancelled: what came in the moment of the deadline would be lost.
+            await asyncio.wait([self._receiving], timeout=max(0.0, deadline - loop.time()))
+            if not self._receiving.done():
+                return False
+            received, self._receiving = self._receiving, None
+            try:
+                data = received.result()
+            except ConnectionError:
+                data = b""
+            self.ended = not data
+            self._take(data)
         return True
 
     async def exchange(

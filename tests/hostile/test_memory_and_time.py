@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 from pongee.testing import eventually
-from tests.hostile.harness import MIB, Target
+from tests.hostile.harness import MIB, Target, Targets
 from tests.hostile.peer import Peer, close, frame
 
 pytestmark = pytest.mark.anyio
@@ -351,3 +351,22 @@ async def test_tasks_and_handlers_are_back_at_the_baseline(plain: Target) -> Non
             while "leaving" in (now := await plain.census())["open"]:
                 pass
         assert now["tasks"] <= before["tasks"] + 6
+
+
+@pytest.mark.parametrize(("name", "size"), [("plain", MIB), ("guarded", 64 * KIB)])
+async def test_amplified_messages_from_ten_connections_delay_nobody(
+    targets: Targets, name: str, size: int
+) -> None:
+    """Some bytes that inflate to the limit, 200 times in a write: no turn inflates them all."""
+    target = targets.get(name)
+    data = frame(TEXT, _deflated(iter([b"x" * size])), reserved=RSV1) * 200
+
+    async def send(number: int) -> int:
+        async with target.peer(source=f"127.0.3.{number + 1}") as peer:
+            await _agree(target, peer, "/echo")
+            await peer.exchange(data, lambda: len(peer.frames) >= 200, within=FLOOD)
+            return len(peer.texts())
+
+    async with target.attack("amplified messages from ten") as attack:
+        echoes = sum(await asyncio.gather(*(send(number) for number in range(10))))
+        attack.came(f"{echoes} echoes")
