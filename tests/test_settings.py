@@ -42,6 +42,7 @@ PARSED: list[tuple[str, str, Any]] = [
     ("ping_interval", "5", 5.0),
     ("ping_timeout", "7", 7.0),
     ("max_message_size", "1024", 1024),
+    ("compression", "true", True),
     ("max_connections", "3", 3),
     ("drain_window", "0", 0.0),
 ]
@@ -79,6 +80,7 @@ BAD = [
     ("ping_interval", "inf", "less than or equal to 86400"),
     ("ping_timeout", "soon", "valid number"),
     ("max_message_size", "0", "greater than or equal to 1"),
+    ("compression", "maybe", "valid boolean"),
     ("max_connections", "1.5", "valid integer"),
     ("drain_window", "-1", "greater than or equal to 0"),
 ]

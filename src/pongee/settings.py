@@ -35,6 +35,7 @@ class Settings(BaseSettings):
         ping_interval: between two protocol pings.
         ping_timeout: how long a pong may take.
         max_message_size: of one inbound message.
+        compression: whether permessage-deflate is agreed on with clients that offer it.
         max_connections: sessions of one process.
         drain_window: over which closes are spread at shutdown.
     """
@@ -55,6 +56,7 @@ class Settings(BaseSettings):
     ping_interval: Annotated[float, Field(gt=0, le=86400)] = 20.0
     ping_timeout: Annotated[float, Field(gt=0, le=86400)] = 20.0
     max_message_size: Annotated[int, Field(ge=1, le=1 << 30)] = 64 * 1024
+    compression: bool = False
     max_connections: Annotated[int, Field(ge=1)] = 10_000
     drain_window: Annotated[float, Field(ge=0, le=3600)] = 1.0
 

@@ -146,13 +146,8 @@ async def test_unix_socket(stock: Stock, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["accept", "close", "http.response.start"])
-async def test_client_that_leaves_before_accept(
-    stock: Stock, kind: str, request: pytest.FixtureRequest
-) -> None:
+async def test_client_that_leaves_before_accept(stock: Stock, kind: str) -> None:
     """Who leaves during the handshake is told as 1006, and answering is an OSError then."""
-    if stock.ws != "auto" and kind != "close":
-        reason = "answering a handshake whose client has left is a RuntimeError"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     received: list[Any] = []
     raised: list[BaseException] = []
     gone = asyncio.Event()
@@ -252,9 +247,7 @@ async def test_shutdown_with_many_connections(stock: Stock) -> None:
     assert told == [1012] * 20
 
 
-async def test_receive_after_the_end_does_not_hang(
-    stock: Stock, request: pytest.FixtureRequest
-) -> None:
+async def test_receive_after_the_end_does_not_hang(stock: Stock) -> None:
     """Asking again after the disconnect tells of it again, or raises; the call does not hang."""
     ended = asyncio.Event()
 
@@ -267,9 +260,6 @@ async def test_receive_after_the_end_does_not_hang(
         finally:
             ended.set()
 
-    if stock.ws != "auto":
-        reason = "receive() waits for ever once the disconnect was told"
-        request.applymarker(pytest.mark.xfail(strict=True, raises=TimeoutError, reason=reason))
     async with stock.serve(app, lifespan="off") as server:
         async with connect(server.ws("/")):
             pass

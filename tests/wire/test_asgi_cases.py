@@ -92,13 +92,12 @@ def case(
     visit: Visit | None = None,
     *,
     subprotocols: tuple[str, ...] = (),
-    bug: str = "",
     **differs: str,
 ) -> Callable[[Script], Script]:
     """Add an application to the table; `differs` names fields of `Outcome`, and says why."""
 
     def add(script: Script) -> Script:
-        CASES[script.__name__] = Case(script, visit, differs, subprotocols, bug)
+        CASES[script.__name__] = Case(script, visit, differs, subprotocols)
         return script
 
     return add
@@ -370,7 +369,7 @@ async def says_two_things(client: Client) -> None:
     await client.send("two")
 
 
-@case(says_two_things, bug="of two tasks in receive() only the last to call is ever woken")
+@case(says_two_things)
 async def receives_in_two_tasks(talk: Talk) -> None:
     await talk.accept()
     async with asyncio.timeout(1):
@@ -462,12 +461,7 @@ async def raises_after_its_close(talk: Talk) -> None:
     raise ValueError
 
 
-def param(name: str) -> Any:
-    bug = CASES[name].bug
-    return pytest.param(name, marks=[pytest.mark.xfail(strict=True, reason=bug)] if bug else [])
-
-
-@pytest.mark.parametrize("name", [param(name) for name in CASES])
+@pytest.mark.parametrize("name", list(CASES))
 async def test_same_as_on_uvicorns_class(name: str) -> None:
     """Both classes give client and application the same, but for what is meant to differ."""
     case = CASES[name]

@@ -335,21 +335,6 @@ async def test_handshake_that_the_application_never_answers(
     assert events[-1] == {"type": "websocket.disconnect", "code": 1006}
 
 
-@HTTP
-@pytest.mark.xfail(
-    strict=True,
-    raises=TimeoutError,
-    reason="uvicorn's HTTP protocols hand over the request alone; what came with it is lost there",
-)
-async def test_frame_in_the_write_of_the_handshake(http: str) -> None:
-    """A frame that came with the request is served, or the connection ended."""
-    async with wire(echo, http=http) as server, RawPeer(server.port, "/") as peer:
-        await peer.send(REQUEST + masked_frame(TEXT, b"early"))
-        answer = b""
-        while b"early" not in answer and (data := await peer.read(timeout=1)):
-            answer += data
-
-
 # The end
 
 

@@ -64,6 +64,9 @@ def serve(
     max_message_size: Annotated[
         int | None, typer.Option(help="Bytes of one inbound message.")
     ] = None,
+    compression: Annotated[
+        bool | None, typer.Option(help="Compress messages for clients that offer it.")
+    ] = None,
     max_connections: Annotated[int | None, typer.Option(help="Sessions at once.")] = None,
     drain_window: Annotated[
         float | None, typer.Option(help="Seconds over which closes are spread at shutdown.")
@@ -83,6 +86,7 @@ def serve(
         ping_interval=ping_interval,
         ping_timeout=ping_timeout,
         max_message_size=max_message_size,
+        compression=compression,
         max_connections=max_connections,
         drain_window=drain_window,
     )

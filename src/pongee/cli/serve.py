@@ -88,11 +88,12 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         # Pongee resolves the client's address itself, with one setting for all its guards.
         proxy_headers=False,
         server_header=False,
+        http="pongee.wire.http:HeadProtocol",
         ws="pongee.wire:WireProtocol",
         ws_max_size=settings.max_message_size,
         ws_ping_interval=settings.ping_interval,
         ws_ping_timeout=settings.ping_timeout,
-        ws_per_message_deflate=False,
+        ws_per_message_deflate=settings.compression,
         timeout_graceful_shutdown=1,
         backlog=2048,
     )

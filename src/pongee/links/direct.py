@@ -21,7 +21,7 @@ from pongee.links.outbox import Outbox, Pushed
 from pongee.links.stall import StallWatch
 from pongee.wire.bounds import COMPRESS_FROM
 from pongee.wire.direct import DirectConnection
-from pongee.wire.frames import BINARY, TEXT, encode_frame
+from pongee.wire.frames import BINARY, TEXT, encode_compressed, encode_frame
 
 __all__ = ["DirectLink", "frame_of"]
 

@@ -231,7 +231,13 @@ class Session(Generic[In, Out]):
                 elif self._cause is not None:
                     raise StopAsyncIteration
                 else:
-                    handed = await self._next_handed()
+                    self._streak = 0
+                    waiter = self._waiter = self._create_future()
+                    try:
+                        handed = await waiter
+                    except asyncio.CancelledError:
+                        self._keep(waiter)
+                        raise
                     if handed is None:
                         continue  # it has ended
                     data = handed
@@ -243,18 +249,11 @@ class Session(Generic[In, Out]):
             self._iterating = False
             self._waiter = None
 
-    async def _next_handed(self) -> str | bytes | None:
-        """Wait for a message that goes past the inbox; `None` at the end. ▲"""
-        self._streak = 0
-        waiter = self._waiter = self._create_future()
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                data = waiter.result()
-                if data is not None:
-                    self._inbox.put_back(data)
-            raise
+    def _keep(self, waiter: asyncio.Future[str | bytes | None]) -> None:
+        """Put a message back that was handed to a reader who was cancelled in that very turn."""
+        data = waiter.result() if waiter.done() and not waiter.cancelled() else None
+        if data is not None:
+            self._inbox.put_back(data)
 
     async def receive(self) -> In:
         """Return the next message.

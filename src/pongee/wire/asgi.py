@@ -16,7 +16,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 
 from pongee.wire import bounds
 from pongee.wire.direct import DirectReceiver
-from pongee.wire.frames import BINARY, TEXT, encode_frame, may_travel
+from pongee.wire.frames import BINARY, TEXT, encode_compressed, encode_frame, may_travel
 from pongee.wire.wheel import Timer, wheel_of
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class AsgiSide:
         self._events: deque[Event] = deque([{"type": "websocket.connect"}])
         self._bytes = 0
         self._end: Event | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiters: deque[asyncio.Future[None]] = deque()
         self._denial: tuple[int, list[tuple[bytes, bytes]]] | None = None
         self._denial_body = b""
         self._closed = False
@@ -144,23 +144,36 @@ class AsgiSide:
 
     def _put(self, event: Event) -> None:
         self._events.append(event)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
 
     # What the application calls
 
     async def receive(self) -> Event:
-        """Return the next event. ▲"""
+        """Return the next event; past the disconnect, that again. ▲"""
         events = self._events
         while not events:
             if self._taken:
                 raise RuntimeError("'receive' after the connection was taken over")
-            self._waiter = self._loop.create_future()
+            if self._end is not None:
+                return dict(self._end)
+            waiter = self._loop.create_future()
+            self._waiters.append(waiter)
             try:
-                await self._waiter
-            finally:
-                self._waiter = None
+                await waiter
+            except asyncio.CancelledError:
+                if waiter.done() and not waiter.cancelled():
+                    self._wake()  # what it was woken for is for another
+                raise
         event = events.popleft()
+        if events or self._end is not None:
+            self._wake()
         if self._bytes and event["type"] == "websocket.receive":
             text = event.get("text")
             self._bytes -= len(event["bytes"] if text is None else text)
@@ -176,7 +189,7 @@ class AsgiSide:
         """Take an ASGI message. ▲"""
         kind = message["type"]
         connection = self.connection
-        if connection.unanswered or connection.refused:
+        if not connection.accepted:
             self._before_accept(kind, message)
         elif kind == "websocket.send":
             if not self.writable.is_set():

@@ -1,15 +1,13 @@
 """Every bound of the wire: unit, default, and what happens when it is hit. ◇
 
-The frame parser's own, which belong to the verdict on a stream, stand in `pongee.wire.frames`.
+Those that belong to a verdict stand beside it: in `pongee.wire.frames` for a stream of frames, in
+`pongee.wire.head` and `pongee.wire.http` for a request's head.
 """
 
 from __future__ import annotations
 
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds from the upgrade request to the application's answer. Later: the connection is cut."""
-
-HEAD_SIZE = 64 * 1024
-"""Bytes of a request's head. More: 431. The HTTP class in front acts first."""
 
 CLOSE_TIMEOUT = 10.0
 """Seconds the peer may take to answer our close frame. Later: abort."""
@@ -42,5 +40,5 @@ EARLY_HIGH = 64 * 1024
 PER_TURN = 256
 """Messages taken from one connection per turn of the event loop. More wait for the next turn."""
 
-COMPRESS_FROM = 64
-"""Bytes of a payload from which compressing it is worth the trouble. Less travels as it is."""
+COMPRESS_FROM = 16
+"""Bytes of a payload from which compressing may make it smaller. Less travels as it is."""

@@ -45,11 +45,12 @@ logger = logging.getLogger("pongee.wire")
 class State(Enum):
     """Where a connection stands. It only ever moves down this list."""
 
-    ASKED = 0  # no answer to the handshake yet: what comes is kept
-    OPEN = 1
-    CLOSING = 2  # our close frame is out: messages are dropped, the peer's close is awaited
-    LINGERING = 3  # the peer broke the protocol: what still comes is not looked at
-    ENDED = 4  # nothing is read any more
+    HEAD = 0  # the request is not complete
+    ASKED = 1  # no answer to the handshake yet: what comes is kept
+    OPEN = 2
+    CLOSING = 3  # our close frame is out: messages are dropped, the peer's close is awaited
+    LINGERING = 4  # the peer broke the protocol: what still comes is not looked at
+    ENDED = 5  # nothing is read any more
 
 
 class Connection(asyncio.Protocol):
@@ -87,7 +88,7 @@ class Connection(asyncio.Protocol):
         self.window_bits = 0
         self.loop = loop
         self._parser = FrameParser(config.ws_max_size)
-        self._state = State.ASKED
+        self._state = State.HEAD
         self._receiver: DirectReceiver | None = None
         self._on_message: Callable[[str | bytes], None]
         self._told = False
@@ -102,17 +103,49 @@ class Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes. ▲ Budget: 1 µs for one small message, the receiver's own time apart."""
-        state = self._state
-        if state is State.OPEN or state is State.CLOSING:
-            self._take(data)
-        elif state is State.ASKED:
+        """Take bytes; leave for the next turn what is too much for one. ▲
+
+        Budget: 1 µs for one small message, the receiver's own time apart.
+        """
+        if self._state is not State.OPEN and self._state is not State.CLOSING:
+            self._take_otherwise(data)
+            return
+        parser = self._parser
+        try:
+            for opcode, payload in parser.feed(data, bounds.PER_TURN):
+                if opcode <= BINARY:
+                    if not self._told:  # past its end the receiver hears no more
+                        self._on_message(payload)
+                elif opcode == PING:
+                    self._take_ping(cast("bytes", payload))
+                elif opcode == PONG:
+                    self._take_pong(cast("bytes", payload))
+                elif opcode == CLOSE:
+                    self._take_close(cast("bytes", payload))
+                    return
+        except Exception:
+            logger.exception("a receiver raised")
+            self.send_close(1011, "")
+            return
+        if parser.error is not None:
+            self._fail(parser.error)
+        elif parser.stopped_early and not self.held:
+            self._go_on_later()
+            self._adjust_reading()
+
+    def _take_otherwise(self, data: bytes) -> None:
+        if self._state is State.HEAD:
+            self._take_head(data)
+        elif self._state is State.ASKED:
             # Our answer to the handshake comes before any frame of ours: see `_open`.
             self._parser.feed(data, 0)
             if self._parser.waiting > bounds.EARLY_HIGH:
                 self.pause_reading()
         else:
             self._heard += len(data)
+
+    def _take_head(self, data: bytes) -> None:
+        """Take bytes of the request: `WireProtocol` does."""
 
     def eof_received(self) -> bool:
         """End when the peer ends: half a WebSocket is none."""
@@ -189,7 +222,7 @@ class Connection(asyncio.Protocol):
         self.transport.write(answer)
         self._schedule_ping()
         if self._parser.waiting:
-            self._take(b"")
+            self.data_received(b"")
             self._adjust_reading()
 
     def _set_receiver(self, receiver: DirectReceiver) -> None:
@@ -197,31 +230,6 @@ class Connection(asyncio.Protocol):
         self._on_message = receiver.on_message
 
     # From the peer
-
-    def _take(self, data: bytes) -> None:
-        """Parse what came, and leave for the next turn what is too much for one. ▲"""
-        parser = self._parser
-        try:
-            for opcode, payload in parser.feed(data, bounds.PER_TURN):
-                if opcode <= BINARY:
-                    if not self._told:  # past its end the receiver hears no more
-                        self._on_message(payload)
-                elif opcode == PING:
-                    self._take_ping(cast("bytes", payload))
-                elif opcode == PONG:
-                    self._take_pong(cast("bytes", payload))
-                elif opcode == CLOSE:
-                    self._take_close(cast("bytes", payload))
-                    return
-        except Exception:
-            logger.exception("a receiver raised")
-            self.send_close(1011, "")
-            return
-        if parser.error is not None:
-            self._fail(parser.error)
-        elif parser.stopped_early and not self.held:
-            self._go_on_later()
-            self._adjust_reading()
 
     def _go_on_later(self) -> None:
         if not self._going_on:
@@ -231,7 +239,7 @@ class Connection(asyncio.Protocol):
     def _go_on(self) -> None:
         self._going_on = False
         if not self.held and self._state in (State.OPEN, State.CLOSING):
-            self._take(b"")
+            self.data_received(b"")
         self._adjust_reading()
 
     def _take_ping(self, payload: bytes) -> None:

@@ -20,6 +20,8 @@ try:
 except ImportError:  # where the package could not be built with its C helper
     from websockets.utils import apply_mask
 
+from pongee.wire.deflate import Deflate, InflateError, Inflator, TooLarge, compress
+
 __all__ = [
     "BINARY",
     "CLOSE",
@@ -32,6 +34,7 @@ __all__ = [
     "FrameParser",
     "Message",
     "encode_close",
+    "encode_compressed",
     "encode_frame",
     "may_travel",
     "parse_close",
@@ -46,6 +49,7 @@ PONG: Final = 10
 
 FINAL = 0x80
 RESERVED = 0x70
+RSV1 = 0x40
 MASKED = 0x80
 
 MAX_CONTROL = 125
@@ -55,10 +59,17 @@ MAX_FRAGMENTS = 4096
 """Fragments of one message, empty ones included: each costs more than its bytes. A limit of more
 than 256 KiB a message allows one for each 64 bytes of it. More: 1008."""
 
+DEFLATE_SLACK = 1024
+"""Bytes by which a compressed frame may be larger than what is made of it. More: 1009."""
+
 _UINT16 = struct.Struct("!H")
 _UINT64 = struct.Struct("!Q")
 _HEAD64 = struct.Struct("!BBQ")
 _HEAD16 = struct.Struct("!BBH")
+_SHORT_HEADS = {
+    opcode: [bytes((FINAL | opcode, size)) for size in range(126)]
+    for opcode in (TEXT, BINARY, CLOSE, PING, PONG)
+}
 _new_decoder = codecs.getincrementaldecoder("utf-8")
 
 Message = tuple[int, str | bytes]
@@ -86,20 +97,25 @@ class FrameParser:
         max_size: bytes of one message, over all its fragments. More: `FrameError` 1009.
 
     Attributes:
+        deflate: what was agreed on compression; set it before the first frame.
         error: the violation that ended it, or `None`.
-        stopped_early: the last `feed` returned as many messages as it was allowed to.
+        stopped_early: the last `feed` returned as many messages as it was allowed to, and there are
+            bytes left.
     """
 
     __slots__ = (
         "_buffer",
-        "_closed",
         "_decoder",
+        "_ended",
         "_fragments",
+        "_inflator",
         "_max_fragments",
         "_max_size",
         "_opcode",
         "_parts",
+        "_short",
         "_size",
+        "deflate",
         "error",
         "stopped_early",
     )
@@ -108,12 +124,15 @@ class FrameParser:
         self._max_size = max_size
         self._max_fragments = max(MAX_FRAGMENTS, max_size // 64)
         self._buffer: bytes | bytearray = b""
-        self._closed = False  # a close frame came; what follows it is not looked at
+        self._ended = False  # a violation or a close frame came; what follows is not looked at
+        self._short = min(126, max_size + 1)  # sizes below need no more than a glance
         self._opcode = CONTINUATION  # of the message under way; CONTINUATION is none
         self._fragments = 0
         self._size = 0
         self._parts: list[str] | list[bytes] = []
         self._decoder: codecs.IncrementalDecoder | None = None
+        self._inflator: Inflator | None = None
+        self.deflate: Deflate | None = None
         self.error: FrameError | None = None
         self.stopped_early = False
 
@@ -123,7 +142,7 @@ class FrameParser:
         return len(self._buffer)
 
     def feed(self, data: bytes, at_most: int = 1 << 30) -> list[Message]:
-        """Take bytes; return the messages they complete, in order.
+        """Take bytes; return the messages they complete, in order. ▲
 
         Args:
             data: as received; may be empty to go on with what waits.
@@ -132,60 +151,81 @@ class FrameParser:
         Returns:
             Messages. If `error` is set afterwards, they came before the violation.
         """
-        if self.error is not None or self._closed:
-            self.stopped_early = False
+        self.stopped_early = False
+        if self._ended:
             return []
         if self._buffer:
             buffer = bytearray(self._buffer) if type(self._buffer) is bytes else self._buffer
             buffer += data
             self._buffer = buffer
         else:
+            # By far the most frequent: one short text, alone and whole. Budget: 0.4 µs.
+            size = len(data) - 6
+            if (
+                0 <= size < self._short
+                and data[0] == 0x81
+                and data[1] == MASKED | size
+                and not self._opcode
+                and at_most
+            ):
+                try:
+                    return [(TEXT, apply_mask(data[6:], data[2:6]).decode())]
+                except UnicodeDecodeError:
+                    self._fail(FrameError(1007, "text is not UTF-8"))
+                    return []
             self._buffer = data
         messages: list[Message] = []
-        self.stopped_early = False
         try:
             self._parse(messages, at_most)
         except FrameError as error:
-            self.error = error
-            self._buffer = b""
-            self._parts = []
+            self._fail(error)
+        except UnicodeDecodeError:
+            self._fail(FrameError(1007, "text is not UTF-8"))
         return messages
+
+    def _fail(self, error: FrameError) -> None:
+        self.error = error
+        self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._buffer = b""
+        self._parts = []
+        self._decoder = self._inflator = None
 
     def _parse(self, messages: list[Message], at_most: int) -> None:
         buffer, end = self._buffer, len(self._buffer)
         position = 0
+        short = MASKED | self._short
         try:
             while end - position >= 2 and len(messages) < at_most:
                 first, second = buffer[position], buffer[position + 1]
-                size = second & 0x7F
                 start = position + 2
-                if size < 126 and second & MASKED and first == FINAL | TEXT and not self._opcode:
-                    # By far the most frequent frame needs no further check.
-                    if size > self._max_size:
-                        raise FrameError(1009, "message too big")
-                else:
-                    size, start = self._header(buffer, end, position, first, second)
-                    if start < 0:
+                if first == 0x81 and MASKED <= second < short and not self._opcode:
+                    # A short, whole text needs no further check.
+                    stop = start + 4 + (second ^ MASKED)
+                    if stop > end:
                         return
-                payload_start = start + 4
-                payload_end = payload_start + size
-                if payload_end > end:
+                    payload = apply_mask(buffer[start + 4 : stop], buffer[start : start + 4])
+                    position = stop
+                    messages.append((TEXT, payload.decode()))
+                    continue
+                size, start = self._header(buffer, end, position, first, second)
+                stop = start + 4 + size
+                if start < 0 or stop > end:
                     return
-                payload = apply_mask(
-                    bytes(buffer[payload_start:payload_end]), bytes(buffer[start:payload_start])
-                )
-                position = payload_end
+                payload = apply_mask(buffer[start + 4 : stop], buffer[start : start + 4])
+                position = stop
                 message = self._frame(first, payload)
                 if message is not None:
                     messages.append(message)
-                    self.stopped_early = len(messages) == at_most
                     if message[0] == CLOSE:
                         # Whatever follows a close frame is not looked at (section 5.5.1).
-                        self._closed = True
-                        position = end
+                        self._end()
                         return
+            self.stopped_early = 0 < at_most == len(messages) and position < end
         finally:
-            if position:
+            if position and not self._ended:
                 self._buffer = buffer[position:] if position < end else b""
 
     def _header(
@@ -193,7 +233,8 @@ class FrameParser:
     ) -> tuple[int, int]:
         """Check a header; returns payload size and where the mask starts, or -1 for incomplete."""
         opcode = first & 0x0F
-        if first & RESERVED:
+        compressed = self.deflate is not None and first & RESERVED == RSV1 and 0 < opcode <= BINARY
+        if first & RESERVED and not compressed:
             raise FrameError(1002, "reserved bit set")
         if not second & MASKED:
             raise FrameError(1002, "frame not masked")
@@ -224,7 +265,9 @@ class FrameParser:
             start = position + 10
         else:
             start = position + 2
-        if self._size + size > self._max_size:
+        # What cannot be compressed grows by a little; the size that counts is the inflated one.
+        slack = DEFLATE_SLACK if compressed or self._inflator is not None else 0
+        if self._size + size > self._max_size + slack:
             raise FrameError(1009, "message too big")
         return size, start
 
@@ -232,46 +275,68 @@ class FrameParser:
         opcode = first & 0x0F
         if opcode >= CLOSE:
             return opcode, payload
-        if first & FINAL and not self._fragments:
-            return (TEXT, _decode(payload)) if opcode == TEXT else (BINARY, payload)
-        return self._fragment(opcode, payload, final=bool(first & FINAL))
+        if first & FINAL and opcode and not first & RSV1:
+            return (TEXT, payload.decode()) if opcode == TEXT else (BINARY, payload)
+        return self._fragment(first, opcode, payload)
 
-    def _fragment(self, opcode: int, payload: bytes, *, final: bool) -> Message | None:
+    def _fragment(self, first: int, opcode: int, payload: bytes) -> Message | None:
+        final = bool(first & FINAL)
         if opcode:
             self._opcode = opcode
             self._decoder = _new_decoder() if opcode == TEXT else None
+            self._inflator = Inflator() if first & RSV1 else None
         self._fragments += 1
         if self._fragments > self._max_fragments:
             raise FrameError(1008, "too many fragments")
+        if self._inflator is not None:
+            payload = self._inflate(self._inflator, payload, final=final)
         self._size += len(payload)
         if self._decoder is not None:
             # Decoded as it comes, so that a wrong byte is found at once (section 8.1).
-            try:
-                self._parts.append(self._decoder.decode(payload, final))  # type: ignore[arg-type]
-            except UnicodeDecodeError:
-                raise FrameError(1007, "text is not UTF-8") from None
+            self._parts.append(self._decoder.decode(payload, final))  # type: ignore[arg-type]
         else:
             self._parts.append(payload)  # type: ignore[arg-type]
-        if not final:
-            return None
+        return self._finish() if final else None
+
+    def _inflate(self, inflator: Inflator, payload: bytes, *, final: bool) -> bytes:
+        try:
+            return inflator.feed(payload, self._max_size - self._size, final=final)
+        except TooLarge:
+            raise FrameError(1009, "message too big") from None
+        except InflateError:
+            raise FrameError(1007, "not a deflate stream") from None
+
+    def _finish(self) -> Message:
         kind, parts = self._opcode, self._parts
         self._opcode = CONTINUATION
         self._fragments = self._size = 0
         self._parts = []
-        self._decoder = None
+        self._decoder = self._inflator = None
         if kind == TEXT:
             return TEXT, "".join(parts)  # type: ignore[arg-type]
         return BINARY, b"".join(parts)  # type: ignore[arg-type]
 
 
 def encode_frame(opcode: int, payload: bytes) -> bytes:
-    """Write one final, unmasked frame. ▲"""
+    """Write one final, unmasked frame. ▲ Budget: 0.15 µs for a short one."""
     size = len(payload)
     if size < 126:
-        return bytes((FINAL | opcode, size)) + payload
+        return _SHORT_HEADS[opcode][size] + payload
+    return _long_head(FINAL | opcode, size) + payload
+
+
+def encode_compressed(opcode: int, payload: bytes, window_bits: int) -> bytes:
+    """Write one final frame with its payload compressed (RFC 7692 section 6.1)."""
+    data = compress(payload, window_bits)
+    if len(data) < 126:
+        return bytes((FINAL | RSV1 | opcode, len(data))) + data
+    return _long_head(FINAL | RSV1 | opcode, len(data)) + data
+
+
+def _long_head(first: int, size: int) -> bytes:
     if size < 1 << 16:
-        return _HEAD16.pack(FINAL | opcode, 126, size) + payload
-    return _HEAD64.pack(FINAL | opcode, 127, size) + payload
+        return _HEAD16.pack(first, 126, size)
+    return _HEAD64.pack(first, 127, size)
 
 
 def encode_close(code: int, reason: str) -> bytes:

@@ -18,11 +18,10 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from websockets.exceptions import InvalidHeader
-from websockets.headers import parse_connection, parse_upgrade
+from websockets.headers import parse_connection, parse_subprotocol, parse_upgrade
 from websockets.utils import accept_key
 
-Deflate = Any
-negotiate: Any = None
+from pongee.wire.deflate import Deflate, negotiate
 
 __all__ = ["Accepted", "Refusal", "Request", "accept", "judge", "read_request", "refusal"]
 
@@ -38,12 +37,14 @@ class Request:
         target: path and query, as sent.
         version: of HTTP, such as ``1.1``.
         headers: names in lower case, in the order sent.
+        subprotocols: that the client offers; `judge` reads them.
     """
 
     method: bytes
     target: bytes
     version: str
     headers: Headers
+    subprotocols: list[str] = field(default_factory=list)
 
     def values(self, name: bytes) -> list[bytes]:
         """All values of one header."""
@@ -55,16 +56,13 @@ class Request:
         path = raw_path.decode("latin-1")
         if "%" in path:
             path = unquote_to_bytes(raw_path).decode("utf-8", "replace")
-        offered = self.values(b"sec-websocket-protocol")
         return {
             "http_version": self.version,
             "path": root + path,
             "raw_path": root.encode("ascii") + raw_path,
             "query_string": query,
             "headers": self.headers,
-            "subprotocols": [
-                name.strip() for line in offered for name in line.decode("latin-1").split(",")
-            ],
+            "subprotocols": self.subprotocols,
         }
 
 
@@ -123,6 +121,13 @@ def judge(request: Request, *, deflate: bool) -> Accepted | Refusal:
     keys = request.values(b"sec-websocket-key")
     if len(keys) != 1 or not _is_key(keys[0]):
         return Refusal(400, "Sec-WebSocket-Key must be 16 bytes in base64, once")
+    offered = [line.decode("latin-1") for line in request.values(b"sec-websocket-protocol")]
+    try:
+        for line in offered:
+            parse_subprotocol(line)
+            request.subprotocols += [name.strip() for name in line.split(",")]
+    except InvalidHeader:
+        return Refusal(400, "Sec-WebSocket-Protocol must be a list of names")
     accepted = Accepted(accept_key(keys[0].decode("ascii")))
     if deflate:
         offers = request.values(b"sec-websocket-extensions")

@@ -30,6 +30,7 @@ from pongee.wire.asgi import AsgiSide
 from pongee.wire.connection import Connection, State
 from pongee.wire.direct import EXTENSION, DirectReceiver
 from pongee.wire.handshake import Accepted, Refusal, Request, accept, judge, read_request, refusal
+from pongee.wire.head import HEAD_SIZE
 from pongee.wire.wheel import wheel_of
 
 __all__ = ["WireProtocol"]
@@ -40,7 +41,7 @@ logger = logging.getLogger("uvicorn.error")
 class WireProtocol(Connection):
     """One WebSocket connection, from the upgrade request on. Made by uvicorn's HTTP protocols."""
 
-    __slots__ = ("_accepted", "_app_state", "_asgi", "_head", "_server", "refused")
+    __slots__ = ("_app_state", "_asgi", "_head", "_server", "_verdict", "accepted", "refused")
 
     def __init__(
         self,
@@ -54,9 +55,10 @@ class WireProtocol(Connection):
         super().__init__(config, _loop or asyncio.get_running_loop())
         self._server = server_state
         self._app_state: dict[str, Any] | None = app_state
-        self._head: bytes | None = b""
+        self._head = b""
         self._asgi: AsgiSide | None = None
-        self._accepted: Accepted | None = None
+        self._verdict: Accepted | None = None
+        self.accepted = False
         self.refused = False
 
     # Taking over from the HTTP protocol
@@ -73,27 +75,23 @@ class WireProtocol(Connection):
         transport.set_protocol(self)
         self._begin(request, rest)
 
-    def data_received(self, data: bytes) -> None:
-        """Take bytes: of the request first, of frames then. ▲"""
-        if self._head is None:
-            Connection.data_received(self, data)
-            return
+    def _take_head(self, data: bytes) -> None:
         self._head += data
         end = self._head.find(b"\r\n\r\n")
         if end >= 0:
             head, rest = self._head[: end + 4], self._head[end + 4 :]
             self._begin(read_request(head), rest)
-        elif len(self._head) > bounds.HEAD_SIZE:
-            self._head = None
+        elif len(self._head) > HEAD_SIZE:
             self.refuse(431, [], b"Request head too large\n")
 
     def _begin(self, request: Request, rest: bytes) -> None:
-        self._head = None
+        self._head = b""
+        self._state = State.ASKED
         verdict = judge(request, deflate=self.config.ws_per_message_deflate)
         if isinstance(verdict, Refusal):
             self.refuse(verdict.status, verdict.headers, verdict.why.encode() + b"\n")
             return
-        self._accepted = verdict
+        self._verdict = verdict
         state, self._app_state = self._app_state or {}, None
         asgi = self._asgi = AsgiSide(self, self._scope(request, state))
         self._set_receiver(asgi)
@@ -102,7 +100,7 @@ class WireProtocol(Connection):
         task.add_done_callback(self._call_ended)
         self._server.tasks.add(task)
         if rest:
-            Connection.data_received(self, rest)
+            self.data_received(rest)
 
     def _call_ended(self, task: asyncio.Task[None]) -> None:
         self._server.tasks.discard(task)
@@ -145,7 +143,7 @@ class WireProtocol(Connection):
     @property
     def unanswered(self) -> bool:
         """Whether the peer still waits for an answer to its handshake."""
-        return self._state is State.ASKED and not self.refused
+        return self._state in (State.HEAD, State.ASKED) and not self.refused
 
     @property
     def ended(self) -> bool:
@@ -155,14 +153,15 @@ class WireProtocol(Connection):
     def accept(self, subprotocol: str | None, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Answer 101, and open the connection."""
         self.log("[accepted]")
-        accepted = self._accepted
+        accepted = self._verdict
         assert accepted is not None  # noqa: S101 - judged before the application was called
         told = [*self._server.default_headers, *headers]
         answer = accept(accepted, told, subprotocol)
-        self._accepted = None
+        self._verdict = None
+        self.accepted = True
         if accepted.deflate is not None:
             self._parser.deflate = accepted.deflate
-            self.window_bits = accepted.deflate.server_window_bits
+            self.window_bits = accepted.deflate.window_bits
         self._open(answer)
 
     def refuse(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
@@ -183,7 +182,7 @@ class WireProtocol(Connection):
         asgi = self._asgi
         if asgi is None:
             raise RuntimeError("the connection was taken over before")
-        if self.unanswered or self.refused:
+        if not self.accepted:
             raise RuntimeError("a connection is taken over after 'websocket.accept'")
         self._asgi = None
         self._set_receiver(receiver)
