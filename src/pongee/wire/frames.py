@@ -59,6 +59,10 @@ MAX_FRAGMENTS = 4096
 """Fragments of one message, empty ones included: each costs more than its bytes. A limit of more
 than 256 KiB a message allows one for each 64 bytes of it. More: 1008."""
 
+FEED_SIZE = 64 * 1024
+"""Characters and bytes returned by one call of `FrameParser.feed`, short texts apart; the message
+that reaches it is its last. A few bytes may inflate to a thousand times as many."""
+
 DEFLATE_SLACK = 1024
 """Bytes by which a compressed frame may be larger than what is made of it. More: 1009."""
 
@@ -146,7 +150,8 @@ class FrameParser:
 
         Args:
             data: as received; may be empty to go on with what waits.
-            at_most: messages returned by this call. What is left waits for the next.
+            at_most: messages returned by this call; `FEED_SIZE` bounds them too. What is left waits
+                for the next.
 
         Returns:
             Messages. If `error` is set afterwards, they came before the violation.
@@ -195,7 +200,7 @@ class FrameParser:
 
     def _parse(self, messages: list[Message], at_most: int) -> None:
         buffer, end = self._buffer, len(self._buffer)
-        position = 0
+        position = produced = 0
         short = MASKED | self._short
         try:
             while end - position >= 2 and len(messages) < at_most:
@@ -223,6 +228,9 @@ class FrameParser:
                         # Whatever follows a close frame is not looked at (section 5.5.1).
                         self._end()
                         return
+                    produced += len(message[1])
+                    if produced >= FEED_SIZE:
+                        at_most = len(messages)
             self.stopped_early = 0 < at_most == len(messages) and position < end
         finally:
             if position and not self._ended:
