@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: run test tools check bench format clean
+.PHONY: run test tools check bench conformance format clean
 
 run: $(VENV)/.runtime
 	@exec $(BIN)/pongee serve --port $(PORT)
@@ -23,6 +23,9 @@ check: $(VENV)/.development
 bench: $(VENV)/.development
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.stalled
+
+conformance: $(VENV)/.development
+	$(BIN)/python -m tests.conformance.autobahn --compare
 
 format: $(VENV)/.development
 	$(BIN)/ruff format .

@@ -1,55 +1,34 @@
-"""The Autobahn suite's cases against the wire, all but those of compression."""
+"""The Autobahn suite's cases against the wire; those of compression, two sizes of each."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import shutil
-import sys
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pongee.testing import serve
+from tests.conformance.autobahn import KOSOKU, PASSED, run_cases
 from tests.conftest import require_tool
 
 pytestmark = pytest.mark.anyio
 
-MIB = 1024 * 1024
-PASSED = {"OK", "NON-STRICT", "INFORMATIONAL"}
 
-
-async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Send back what comes."""
-    if scope["type"] != "websocket":
-        return
-    await receive()
-    await send({"type": "websocket.accept"})
-    while (event := await receive())["type"] == "websocket.receive":
-        kind = "bytes" if event.get("text") is None else "text"
-        try:
-            await send({"type": "websocket.send", kind: event[kind]})
-        except OSError:
-            return
-
-
-@pytest.mark.timeout(120)
-async def test_every_case_passes(tmp_path: Path) -> None:
+@pytest.mark.timeout(150)
+async def test_every_case_passes() -> None:
     """RFC 6455 to the letter: 301 cases, none failed."""
-    beside = shutil.which("kosoku", path=str(Path(sys.executable).parent))
-    tool = require_tool(beside or shutil.which("kosoku"), "kosoku", "pip install kosoku")
-    options: dict[str, Any] = {"lifespan": "off", "ws_max_size": 16 * MIB}
-    async with serve(echo, ws="pongee.wire:WireProtocol", **options) as server:
-        run = await asyncio.create_subprocess_exec(
-            *(tool, "-x", "12.*", "-x", "13.*", "-p", "4", "-o", str(tmp_path)),
-            f"127.0.0.1:{server.port}",
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        output, _ = await asyncio.wait_for(run.communicate(), 100)
-    cases = next(iter(json.loads((tmp_path / "index.json").read_text()).values()))
+    tool = require_tool(KOSOKU, "kosoku", "pip install kosoku")
+    cases = await run_cases(tool, "-x", "12.*", "-x", "13.*", "-p", "4", within=120)
     outcomes = Counter(case["behavior"] for case in cases.values())
-    assert set(outcomes) <= PASSED, output.decode()
+    assert set(outcomes) <= PASSED, cases
     assert sum(outcomes.values()) == 301
+
+
+@pytest.mark.timeout(150)
+async def test_compression_cases_pass() -> None:
+    """RFC 7692: two sizes of every kind of offer; `make conformance` runs all 216."""
+    tool = require_tool(KOSOKU, "kosoku", "pip install kosoku")
+    groups = [f"12.{number}" for number in range(1, 6)] + [f"13.{n}" for n in range(1, 8)]
+    options = [word for group in groups for size in (1, 3) for word in ("-i", f"{group}.{size}")]
+    cases = await run_cases(tool, *options, "-p", "2", within=120)
+    outcomes = Counter(case["behavior"] for case in cases.values())
+    assert set(outcomes) <= PASSED, cases
+    assert sum(outcomes.values()) == 24
