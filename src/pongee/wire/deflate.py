@@ -29,6 +29,12 @@ costs memory and time for each; fewer bits are used where the client asks for fe
 MEM_LEVEL = 5
 """zlib's working memory, to match that window: 32 KiB for both, instead of 256 KiB."""
 
+PIECE = 4 * 1024
+"""Bytes inflated from at a time. What they leave over is copied for each step."""
+
+STEP = 64 * 1024
+"""Bytes inflated to at a time: zlib holds twice what it returns at once."""
+
 _TAIL = b"\x00\x00\xff\xff"
 """What a message leaves out at its end (section 7.2.1)."""
 
@@ -91,7 +97,11 @@ def compress(payload: bytes, window_bits: int) -> bytes:
 
 
 class Inflator:
-    """Inflates one message, whose fragments are fed one by one."""
+    """Inflates one message, whose fragments are fed one by one.
+
+    A message that stops amid a block gives what was inflated until then: zlib does not tell it from
+    one that ends between two, and other servers take it too.
+    """
 
     __slots__ = ("_inflate",)
 
@@ -110,21 +120,38 @@ class Inflator:
             InflateError: it is no deflate stream.
             TooLarge: there is more in it than `room`.
         """
+        if final and len(data) < PIECE:
+            data, final = data + _TAIL, False
+        made: list[bytes] = []
+        view = memoryview(data)
+        for start in range(0, len(data), PIECE):
+            room = self._inflate_piece(view[start : start + PIECE], room, made)
         if final:
-            data += _TAIL
+            self._inflate_piece(memoryview(_TAIL), room, made)
+        return b"".join(made)
+
+    def _inflate_piece(self, piece: bytes | memoryview, room: int, made: list[bytes]) -> int:
+        """Append to `made`; returns what is left of `room`."""
         inflate = self._inflate
         if inflate.eof:
-            _check_rest(data)
-            return b""
-        try:
+            _check_rest(bytes(piece))
+            return room
+        while True:
             # One byte over tells that there is more; 0 would mean without limit.
-            inflated = inflate.decompress(data, room + 1)
-        except zlib.error as error:
-            raise InflateError(str(error)) from None
-        if len(inflated) > room:
-            raise TooLarge
+            most = min(room + 1, STEP)
+            try:
+                made.append(inflate.decompress(piece, most))
+            except zlib.error as error:
+                raise InflateError(str(error)) from None
+            size = len(made[-1])
+            room -= size
+            if room < 0:
+                raise TooLarge
+            if size < most:
+                break
+            piece = inflate.unconsumed_tail
         _check_rest(inflate.unused_data)
-        return inflated
+        return room
 
 
 def _check_rest(data: bytes) -> None:

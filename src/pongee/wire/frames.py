@@ -64,7 +64,8 @@ FEED_SIZE = 64 * 1024
 that reaches it is its last. A few bytes may inflate to a thousand times as many."""
 
 DEFLATE_SLACK = 1024
-"""Bytes by which a compressed frame may be larger than what is made of it. More: 1009."""
+"""Bytes by which a compressed frame may be larger than the message limit, beside an eighth of that:
+deflate's fixed code writes a byte with nine bits. More: 1009."""
 
 _UINT16 = struct.Struct("!H")
 _UINT64 = struct.Struct("!Q")
@@ -119,6 +120,7 @@ class FrameParser:
         "_parts",
         "_short",
         "_size",
+        "_slack",
         "deflate",
         "error",
         "stopped_early",
@@ -126,6 +128,7 @@ class FrameParser:
 
     def __init__(self, max_size: int) -> None:
         self._max_size = max_size
+        self._slack = DEFLATE_SLACK + max_size // 8
         self._max_fragments = max(MAX_FRAGMENTS, max_size // 64)
         self._buffer: bytes | bytearray = b""
         self._ended = False  # a violation or a close frame came; what follows is not looked at
@@ -273,8 +276,8 @@ class FrameParser:
             start = position + 10
         else:
             start = position + 2
-        # What cannot be compressed grows by a little; the size that counts is the inflated one.
-        slack = DEFLATE_SLACK if compressed or self._inflator is not None else 0
+        # What cannot be compressed grows; the size that counts is the inflated one.
+        slack = self._slack if compressed or self._inflator is not None else 0
         if self._size + size > self._max_size + slack:
             raise FrameError(1009, "message too big")
         return size, start
