@@ -23,10 +23,12 @@ from pongee.channels.encoding import Format, encode_any
 from pongee.channels.names import check_channel
 from pongee.errors import UsageError
 from pongee.limits import (
+    BATCH_BYTES,
     FLUSH_BYTES,
     FLUSH_REST,
     FLUSH_STEP,
     FLUSH_WRITES,
+    PENDING_BYTES,
     PENDING_MESSAGES,
     SHORTEST_REST,
 )
@@ -63,12 +65,13 @@ Members = dict[Subscriber, Callable[[Batch], None]]
 class _Channel:
     """The members of one channel by format, and what waits for them."""
 
-    __slots__ = ("_late", "_under_way", "members", "pending", "waits")
+    __slots__ = ("_late", "_under_way", "members", "pending", "waiting_bytes", "waits")
 
     def __init__(self) -> None:
         self.members: dict[Format, Members] = {}
         self.pending: dict[Format, list[Outgoing]] = {}
         self.waits = 0  # messages pending, in all formats
+        self.waiting_bytes = 0
         # How many of the pending messages were published before this member came.
         self._late: dict[Subscriber, int] = {}
         # Batches that were too large for one turn, with the members who have not got them yet.
@@ -100,9 +103,10 @@ class _Channel:
         for batch, todo in self._under_way:
             if todo.pop(subscriber, None) is not None:
                 deliver(batch)
-        missed = self.pending.get(subscriber.format, [])[self._late.pop(subscriber, 0) :]
-        if missed:
-            deliver(Batch(missed))
+        for batch in _batches(
+            self.pending.get(subscriber.format, []), self._late.pop(subscriber, 0)
+        ):
+            deliver(batch)
 
     def keep(self, data: Any, key: str | None) -> None:
         """Encode `data` for the members' formats.
@@ -119,6 +123,7 @@ class _Channel:
                 continue
             self.pending.setdefault(form, []).append(message)
             self.waits += 1
+            self.waiting_bytes += message.size
         if problem is not None:
             raise problem
 
@@ -139,7 +144,7 @@ class _Channel:
         return given, size
 
     def _begin(self) -> None:
-        pending, self.pending, self.waits = self.pending, {}, 0
+        pending, self.pending, self.waits, self.waiting_bytes = self.pending, {}, 0, 0
         late, self._late = self._late, {}
         for form, messages in pending.items():
             # A copy, because a member that is cut for reading too slowly leaves meanwhile; turned
@@ -147,10 +152,23 @@ class _Channel:
             todo = dict(reversed(self.members.get(form, {}).items()))
             for subscriber in late.keys() & todo.keys():
                 deliver = todo.pop(subscriber)
-                if messages[late[subscriber] :]:
-                    deliver(Batch(messages[late[subscriber] :]))
+                for batch in _batches(messages, late[subscriber]):
+                    deliver(batch)
             if todo:
-                self._under_way.append((Batch(messages), todo))
+                self._under_way += [(batch, dict(todo)) for batch in _batches(messages)]
+
+
+def _batches(messages: list[Outgoing], start: int = 0) -> list[Batch]:
+    """Divide into pieces of `BATCH_BYTES`: one write must not hide a client that reads slowly."""
+    batches: list[Batch] = []
+    room = 0
+    for message in messages[start:] if start else messages:
+        if message.size > room:
+            batches.append(Batch([]))
+            room = BATCH_BYTES
+        batches[-1].messages.append(message)
+        room -= message.size
+    return batches
 
 
 class Hub:
@@ -201,7 +219,7 @@ class Hub:
             if entry.waits:
                 self._busy[entry] = None
                 self._schedule()
-                if entry.waits >= PENDING_MESSAGES:
+                if entry.waits >= PENDING_MESSAGES or entry.waiting_bytes >= PENDING_BYTES:
                     self._finish(entry)
         return entry.size
 

@@ -12,6 +12,7 @@ from pongee.errors import ConfigurationError
 
 __all__ = [
     "AFTER_DRAIN",
+    "BATCH_BYTES",
     "FIRST_MESSAGE_SIZE",
     "FLUSH_BYTES",
     "FLUSH_REST",
@@ -27,6 +28,7 @@ __all__ = [
     "MESSAGES_PER_TURN",
     "MIN_SECRET_BYTES",
     "ORIGIN_SIZE",
+    "PENDING_BYTES",
     "PENDING_MESSAGES",
     "RETRY_PAUSE",
     "SHORTEST_REST",
@@ -108,6 +110,12 @@ FLUSH_BYTES = 4 * MIB
 PENDING_MESSAGES = 256
 """Messages published to one channel in one turn of the event loop and not handed over. More: they
 are handed over at once, so that a publisher that never lets go fills no memory of ours."""
+
+PENDING_BYTES = 4 * MIB
+"""The same in bytes."""
+
+BATCH_BYTES = 256 * KIB
+"""Bytes written to one member at once. More: several writes, so that the transport can say stop."""
 
 RETRY_PAUSE = 5.0
 """Seconds after a failed fetch before the next one: short, since nobody gets in meanwhile."""

@@ -56,7 +56,12 @@ async def run_cases(
     Raises:
         TimeoutError: it took more than `within` seconds.
     """
-    settings: dict[str, Any] = {"lifespan": "off", "ws_max_size": 16 * MIB, **server}
+    settings: dict[str, Any] = {
+        "lifespan": "off",
+        "log_level": "critical",
+        "ws_max_size": 16 * MIB,
+        **server,
+    }
     with tempfile.TemporaryDirectory() as directory:
         async with serve(echo, **settings) as running:
             command = (tool, *options, "-o", directory, f"127.0.0.1:{running.port}")

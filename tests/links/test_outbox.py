@@ -55,6 +55,8 @@ def test_outbox_agrees_with_a_list(
             if policy == "disconnect":
                 assert result is (Pushed.KEPT if fits else Pushed.FULL)
                 if not fits:
+                    pushed += 1
+                    dropped += 1
                     continue
             pushed += 1
             places = [
@@ -89,14 +91,14 @@ def test_outbox_agrees_with_a_list(
 
 
 def test_disconnect_says_full_and_keeps_what_waits() -> None:
-    """The caller cuts the client; nothing is lost in silence."""
+    """The caller cuts the client; what was refused is counted, so nothing is lost in silence."""
     outbox = Outbox("disconnect", 2, 100)
     messages = [Outgoing("a"), Outgoing("b")]
 
     assert [outbox.push(message) for message in messages] == [Pushed.KEPT] * 2
     assert outbox.push(Outgoing("c")) is Pushed.FULL
     assert _drain(outbox) == messages
-    assert outbox.dropped == 0
+    assert outbox.dropped == 1
 
 
 def test_drop_oldest_drops_until_the_newest_fits() -> None:

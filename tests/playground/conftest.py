@@ -17,7 +17,7 @@ from pongee.playground import create_app
 from pongee.playground.page import make_token
 from pongee.testing import Client, HandshakeRefused, RawPeer, Server, connect, eventually, serve
 
-WIRE = "pongee.wire:WireProtocol"
+WIRE: dict[str, Any] = {"ws": "pongee.wire:WireProtocol", "http": "pongee.wire.http:HeadProtocol"}
 """What ``pongee serve`` runs on."""
 
 SECRET = "p" * 32
@@ -70,7 +70,7 @@ async def playground(*, development: bool = False, **settings: Any) -> AsyncIter
     chosen = Settings(**values)
     app = create_app(chosen, development=development)
     async with serve(
-        app, ws=WIRE, ws_max_size=chosen.max_message_size, ws_per_message_deflate=False
+        app, ws_max_size=chosen.max_message_size, ws_per_message_deflate=False, **WIRE
     ) as server:
         yield Playground(server, app.state.pongee)
 
@@ -128,7 +128,7 @@ async def attacked(anyio_backend: str) -> AsyncIterator[Scene]:
     pongee.endpoint("/ws/limited", auth=public, limits=limits, router=app.router)(echo)
     first = JWTBearer(SECRET, sources=[FirstMessage(timeout=0.2)])
     pongee.endpoint("/ws/first", auth=first, router=app.router)(echo)
-    async with serve(app, ws=WIRE, ws_max_size=settings.max_message_size) as server:
+    async with serve(app, ws_max_size=settings.max_message_size, **WIRE) as server:
         playground = Playground(server, pongee)
         async with connect(playground.ws("/ws/auth"), token=JWT) as neighbour:
             yield Scene(playground, neighbour)

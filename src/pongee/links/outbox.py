@@ -86,6 +86,7 @@ class Outbox:
         """Keep `message`, making room as the policy says."""
         if self._policy == "disconnect":
             if self._would_overflow(message):
+                self.dropped += 1
                 return Pushed.FULL
             self.append(message)
             return Pushed.KEPT
