@@ -47,6 +47,17 @@ async def test_typed(load: Any) -> None:
         assert await client.receive_json() == {"event": "said hi"}
 
 
+async def test_direct(load: Any) -> None:
+    """Frames by plain calls, with no ASGI call left while the connection lives."""
+    wire = "pongee.wire:WireProtocol"
+    async with serve(load("direct").app, ws=wire) as server, connect(server.ws("/ws")) as client:
+        await client.send("hello")
+        assert await client.receive() == "hello"
+        await client.send(b"\x00")
+        assert await client.receive() == b"\x00"
+        assert not server.uvicorn.server_state.tasks
+
+
 async def test_prices(load: Any) -> None:
     """Publish from an HTTP route to push-only sessions."""
     module = load("prices")
