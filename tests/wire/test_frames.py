@@ -22,6 +22,7 @@ from pongee.wire.frames import (
     PING,
     PONG,
     TEXT,
+    VIEW_FROM,
     FrameError,
     FrameParser,
     Message,
@@ -318,6 +319,26 @@ def test_size_at_each_form_of_length(opcode: int, size: int) -> None:
     expected: str | bytes = payload.decode() if opcode == TEXT else payload
 
     assert ours([frame(opcode, payload)]) == ([(opcode, expected)], None)
+
+
+@pytest.mark.parametrize("size", [VIEW_FROM - 1, VIEW_FROM, 3 * VIEW_FROM])
+@pytest.mark.parametrize("chunk", [1000, VIEW_FROM, 1 << 20])
+@pytest.mark.parametrize("at_most", [1, 1 << 30])
+def test_large_payloads_amid_small_ones(size: int, chunk: int, at_most: int) -> None:
+    """Unmasked from a copy or from a view, kept or as it came: the frames behind are whole."""
+    large, small = bytes(range(256)) * (size // 256 + 1), frame(PING, b"p") * 3
+    stream = (frame(BINARY, large[:size]) + small) * 2
+    chunks = [stream[start : start + chunk] for start in range(0, len(stream), chunk)]
+    expected: list[Message] = [(BINARY, large[:size]), *[(PING, b"p")] * 3]
+
+    assert ours(chunks, at_most=at_most) == (expected * 2, None)
+
+
+@pytest.mark.parametrize("behind", [b"", frame(PING)])
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_short_message_inside_another(opcode: int, behind: bytes) -> None:
+    """A short, whole message is refused amid fragments, alone in its chunk or not."""
+    assert ours([frame(BINARY, b"a", final=False), frame(opcode, b"b") + behind]) == ([], 1002)
 
 
 def test_split_characters_are_valid() -> None:
