@@ -106,7 +106,8 @@ def _run(
 def _round(results: Results, number: int, sides: Sequence[str], core: int, program: Path) -> None:
     """Prepare the workload on all its sides, then sample them in turn."""
     workload = results.workload
-    with running(core, sides) as servers, ExitStack() as stack:
+    # The servers are killed first: nobody is left to log that the generators are gone.
+    with ExitStack() as stack, running(core, sides) as servers:
         benches: dict[str, Bench] = {}
         for side, server in zip(sides, servers, strict=True):
             benches[side] = Bench(program, SIDES[side], server)

@@ -52,11 +52,16 @@ class ServerProcess:
         self.side = side
         self.port = int(line)
         self._process = process
+        self._waited = Path(f"/proc/{process.pid}/schedstat")
         self._clock = _cpu_clock(process.pid)
 
     def cpu(self) -> float:
         """CPU seconds of all its threads so far, user and system."""
         return time.clock_gettime(self._clock)
+
+    def waited(self) -> float:
+        """Seconds that its main thread could have run so far, and another process ran."""
+        return int(self._waited.read_text().split()[1]) / 1e9
 
     def memory(self) -> int:
         """Bytes that only this process holds (USS)."""

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.generator import Generator, Outcome
+from benchmarks.generator import Generator, GeneratorError, Outcome
 from benchmarks.host import ServerProcess
 from benchmarks.sides import Side
 
@@ -37,6 +37,7 @@ class Sample:
     Attributes:
         value: in the workload's unit.
         server: share of one core the server used meanwhile.
+        waited: share of the time that the server waited for its core, since others had it.
         client: share of one core the generator used meanwhile.
         p99: delay in ms that 99 % of the messages did not exceed.
         wanted: messages that were due.
@@ -45,6 +46,7 @@ class Sample:
 
     value: float
     server: float = 0.0
+    waited: float = 0.0
     client: float = 0.0
     p99: float = 0.0
     wanted: int = 0
@@ -90,13 +92,19 @@ class Bench:
 
     def per_message(self, *command: object) -> Sample:
         """Measure µs of server CPU per message that came, during a command."""
-        cpu, outcome = self._cpu_during(*command)
-        return _sample(1e6 * cpu / max(1, outcome.received), cpu, outcome)
+        gauge, outcome = self._gauge(*command)
+        return gauge.sample(1e6 * gauge.cpu / max(1, outcome.received), outcome)
 
-    def share(self, *command: object) -> Sample:
-        """Measure the server's share of a core, in per cent, during a command."""
-        cpu, outcome = self._cpu_during(*command)
-        return _sample(100 * cpu / outcome.wall, cpu, outcome)
+    def idle(self, members: int, seconds: float) -> Sample:
+        """Measure the server's share of a core, in per cent, while it sends pings only.
+
+        Raises:
+            GeneratorError: it sent fewer than one to each member.
+        """
+        gauge, outcome = self._gauge("hold", seconds)
+        if outcome.pings < members:
+            raise GeneratorError(f"{outcome.pings:,} pings to {members:,} members")
+        return gauge.sample(100 * gauge.cpu / outcome.wall, outcome)
 
     def memory(self, count: int, path: str) -> Sample:
         """Measure bytes per connection that exchanged one message and went silent."""
@@ -117,29 +125,47 @@ class Bench:
         try:
             other.command("speak", *self.dialect.echoes(64))
             other.command("open", 1, 1, self.dialect.echo)
-            before = self.server.cpu()
+            gauge = _Gauge(self.server)
             self.generator.start("paced", rate, seconds, 2.0)
             time.sleep(0.5)
             echoes = other.command("probe", PROBE_RATE, seconds - 1)
             outcome = self.generator.finish()
-            return _sample(echoes.p99, self.server.cpu() - before, outcome)
+            time.sleep(SETTLE)
+            gauge.read()
+            return gauge.sample(echoes.p99, outcome)
         finally:
             other.stop()
 
-    def _cpu_during(self, *command: object) -> tuple[float, Outcome]:
+    def _gauge(self, *command: object) -> tuple[_Gauge, Outcome]:
         time.sleep(SETTLE)
-        before = self.server.cpu()
+        gauge = _Gauge(self.server)
         outcome = self.generator.command(*command)
         time.sleep(SETTLE)
-        return self.server.cpu() - before, outcome
+        gauge.read()
+        return gauge, outcome
 
 
-def _sample(value: float, cpu: float, outcome: Outcome) -> Sample:
-    return Sample(
-        value,
-        server=cpu / outcome.wall,
-        client=outcome.own / outcome.wall,
-        p99=outcome.p99,
-        wanted=outcome.wanted,
-        lost=outcome.lost,
-    )
+class _Gauge:
+    """What the server used from its making to `read`."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self._server = server
+        self._began = time.monotonic()
+        self._cpu, self._waited = server.cpu(), server.waited()
+        self.cpu = self.waited = self.wall = 0.0
+
+    def read(self) -> None:
+        self.wall = time.monotonic() - self._began - SETTLE
+        self.cpu = self._server.cpu() - self._cpu
+        self.waited = self._server.waited() - self._waited
+
+    def sample(self, value: float, outcome: Outcome) -> Sample:
+        return Sample(
+            value,
+            server=self.cpu / self.wall,
+            waited=self.waited / self.wall,
+            client=outcome.own / outcome.wall,
+            p99=outcome.p99,
+            wanted=outcome.wanted,
+            lost=outcome.lost,
+        )

@@ -1,9 +1,10 @@
 """Samples to tables.
 
 A ratio is the median over pairs of samples taken one after the other, so it need not equal the
-quotient of the two medians beside it. A mark ⚠ stands where the generator used more than nine
-tenths of its core: there it may have been what held the server back. "Lost" on a schedule is what a
-server had not delivered half a second after the end; its cost is over what it had.
+quotient of the two medians beside it. "Lost" on a schedule is what had not been delivered two
+seconds after its end; the cost is over what had. Two marks warn: ⚠ the generator used more than
+nine tenths of its core and may have been what held a server back; ◑ a server waited for its core
+for more than a tenth of the time, since other processes had it, and delays are not its own.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from benchmarks.workloads import GROWTH, WORKLOADS, Aim, Workload
 __all__ = ["Results", "growth_table", "our_table", "their_table"]
 
 GENERATOR_LIMIT = 0.9
+WAITING_LIMIT = 0.1
 FLAT = 0.2
 """How far the cost of a delivery may be from its level at 1,000 members."""
 
@@ -186,7 +188,9 @@ def _lost(samples: Sequence[Sample]) -> float:
 
 
 def _mark(samples: Sequence[Sample]) -> str:
-    return " ⚠" if any(sample.client > GENERATOR_LIMIT for sample in samples) else ""
+    busy = any(sample.client > GENERATOR_LIMIT for sample in samples)
+    waited = any(sample.waited > WAITING_LIMIT for sample in samples)
+    return " ⚠" * busy + " ◑" * waited
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

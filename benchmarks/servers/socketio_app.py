@@ -11,19 +11,20 @@ server: Any = socketio.AsyncServer(async_mode="asgi", transports=["websocket"])
 app: Any = socketio.ASGIApp(server)
 
 
-@server.event
 async def echo(sid: str, text: str) -> None:
     """Echo text."""
     await server.emit("echo", text, to=sid)
 
 
-@server.event
 async def join(sid: str) -> None:
     """Join the room."""
     await server.enter_room(sid, "room")
 
 
-@server.event
 async def publish(sid: str, text: str) -> None:
     """Hand every text to the room."""
     await server.emit("room", text, room="room")
+
+
+for handler in (echo, join, publish):
+    server.on(handler.__name__, handler)
