@@ -228,3 +228,24 @@ async def test_reset_in_the_middle_of_sends_from_many_tasks_is_quiet(
         await eventually(lambda: len(world.ended) == 10)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
     assert set(world.causes) == {"connection lost"}
+
+
+async def test_message_handed_to_a_reader_that_is_cancelled_in_the_same_turn_is_not_lost() -> None:
+    """The next reader gets it, before what came after it."""
+    world = World()
+    got: list[str] = []
+
+    @world.pongee.endpoint("/ws", auth=public)
+    async def handler(session: Session[str, str]) -> None:
+        reader = asyncio.ensure_future(session.receive())
+        await asyncio.sleep(0)
+        for text in ("first", "second"):  # as the link hands them over, in one turn
+            session.on_message(text)
+        reader.cancel()
+        await asyncio.wait([reader])
+        assert reader.cancelled()
+        got.extend([await session.receive(), await session.receive()])
+
+    async with world.running() as server, connect(server.ws("/ws")) as client:
+        await client.wait_closed()
+        assert got == ["first", "second"]

@@ -27,9 +27,10 @@ from pongee.links.base import Batch, Link, Outgoing
 from pongee.registry import ConnectionInfo
 from pongee.sessions.inbound import answer_to
 from pongee.sessions.inbox import Inbox
+from pongee.sessions.jobs import Jobs
 from pongee.sessions.options import EndpointSpec, Heartbeat
 from pongee.sessions.runtime import Runtime
-from pongee.sessions.snapshot import Closed, SessionStatistics
+from pongee.sessions.snapshot import Closed, SessionStatistics, info_of, statistics_of
 from pongee.sessions.timers import SessionTimers
 from pongee.telemetry import JobCrashed, MessageRejected
 
@@ -130,7 +131,7 @@ class Session(Generic[In, Out]):
         self._link_closed = False
         self._close_done: asyncio.Event | None = None
         self._channels: set[str] = set()
-        self._jobs: set[asyncio.Task[Any]] = set()
+        self._jobs: Jobs | None = None
 
         limits = spec.limits
         self._inbox = Inbox(limits, runtime.wheel, self._end_unread, f"{route}, session {self.id}")
@@ -349,28 +350,21 @@ class Session(Generic[In, Out]):
             UsageError: too many jobs.
             SessionClosed: the session has ended; `job` was not started.
         """
-        problem: Exception | None = None
         if self._cause is not None:
-            problem = SessionClosed(self._cause)
-        elif len(self._jobs) >= self._spec.limits.max_jobs:
-            problem = UsageError(f"a session may run at most {self._spec.limits.max_jobs} jobs")
-        if problem is not None:
             job.close()
-            raise problem
-        task = self.loop.create_task(job, name=getattr(job, "__qualname__", "job"))
-        self._jobs.add(task)
-        task.add_done_callback(self._job_done)
-        return task
+            raise SessionClosed(self._cause)
+        if self._jobs is None:
+            self._jobs = Jobs(self.loop, self._spec.limits.max_jobs, self._job_crashed)
+        return self._jobs.start(job)
 
-    def _job_done(self, task: asyncio.Task[Any]) -> None:
-        self._jobs.discard(task)
-        if task.cancelled():
-            return
-        error = task.exception()
-        if error is None or isinstance(error, SessionClosed):
-            return
-        self._runtime.telemetry.emit(JobCrashed(self.id, self.route, task.get_name(), error))
+    def _job_crashed(self, name: str, error: BaseException) -> None:
+        self._runtime.telemetry.emit(JobCrashed(self.id, self.route, name, error))
         self.end(CloseCause(CauseKind.CRASHED, CloseCode.INTERNAL_ERROR, "internal error"))
+
+    @property
+    def jobs(self) -> frozenset[asyncio.Task[Any]]:
+        """The jobs that are running."""
+        return frozenset() if self._jobs is None else frozenset(self._jobs.tasks)
 
     # The end
 
@@ -493,32 +487,8 @@ class Session(Generic[In, Out]):
 
     def info(self) -> ConnectionInfo:
         """Take the registry's snapshot of this connection."""
-        numbers = self._link.statistics()
-        return ConnectionInfo(
-            id=self.id,
-            user=self.user,
-            address=self.address,
-            since=self.since,
-            route=self.route,
-            received=self._received,
-            sent=numbers.sent_messages,
-            waiting=numbers.outbox_messages,
-            dropped=numbers.dropped_messages,
-        )
+        return info_of(self)
 
     def statistics(self) -> SessionStatistics:
         """Counters, immutable and cheap to take."""
-        numbers = self._link.statistics()
-        return SessionStatistics(
-            received_messages=self._received,
-            rejected_messages=self._rejected,
-            unread_messages=len(self._inbox),
-            discarded_messages=self._inbox.discarded,
-            sent_messages=numbers.sent_messages,
-            waiting_messages=numbers.outbox_messages,
-            waiting_bytes=numbers.outbox_bytes,
-            dropped_messages=numbers.dropped_messages,
-            replaced_messages=numbers.replaced_messages,
-            jobs=len(self._jobs),
-            channels=len(self._channels),
-        )
+        return statistics_of(self)

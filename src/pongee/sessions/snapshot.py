@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pongee.codes import CloseCause
+from pongee.registry import ConnectionInfo
 
-__all__ = ["Closed", "SessionStatistics"]
+if TYPE_CHECKING:
+    from pongee.sessions.session import Session
+
+__all__ = ["Closed", "SessionStatistics", "info_of", "statistics_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +62,37 @@ class Closed:
     def __await__(self) -> Generator[Any, None, CloseCause]:
         """Wait for the end; returns the cause. Any number of tasks may wait."""
         return self._wait().__await__()
+
+
+def info_of(session: Session[Any, Any]) -> ConnectionInfo:
+    """Take the registry's snapshot of `session`."""
+    numbers = session._link.statistics()
+    return ConnectionInfo(
+        id=session.id,
+        user=session.user,
+        address=session.address,
+        since=session.since,
+        route=session.route,
+        received=session._received,
+        sent=numbers.sent_messages,
+        waiting=numbers.outbox_messages,
+        dropped=numbers.dropped_messages,
+    )
+
+
+def statistics_of(session: Session[Any, Any]) -> SessionStatistics:
+    """Take the counters of `session`."""
+    numbers = session._link.statistics()
+    return SessionStatistics(
+        received_messages=session._received,
+        rejected_messages=session._rejected,
+        unread_messages=len(session._inbox),
+        discarded_messages=session._inbox.discarded,
+        sent_messages=numbers.sent_messages,
+        waiting_messages=numbers.outbox_messages,
+        waiting_bytes=numbers.outbox_bytes,
+        dropped_messages=numbers.dropped_messages,
+        replaced_messages=numbers.replaced_messages,
+        jobs=len(session.jobs),
+        channels=len(session._channels),
+    )

@@ -163,7 +163,7 @@ class _Owner:
         session, handler, runtime = self._session, self._handler, self._runtime
         cause = session.close_cause
         assert cause is not None  # noqa: S101 - the caller has ended it
-        jobs = set(session._jobs)
+        jobs = session.jobs
         for job in jobs:
             job.cancel()
         grace = _grace(session, self._spec, cause)
