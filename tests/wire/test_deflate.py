@@ -20,6 +20,7 @@ from websockets.headers import build_extension, parse_extension
 from websockets.typing import ExtensionName
 
 from pongee.wire.deflate import (
+    MAX_OFFERED,
     MAX_OFFERS,
     PIECE,
     STEP,
@@ -175,6 +176,15 @@ def test_only_the_first_offers_are_looked_at() -> None:
     assert negotiate([", ".join([declined] * (MAX_OFFERS - 1) + [NAME])]) is not None
     assert negotiate([", ".join([declined] * MAX_OFFERS + [NAME])]) is None
     assert negotiate([declined] * 1000 + [NAME]) is None
+
+
+def test_long_offers_are_not_read() -> None:
+    """A header that would take long to read is no compression, in one line or in many."""
+    fits = NAME + "," * (MAX_OFFERED - len(NAME))
+
+    assert negotiate([fits]) == (PLAIN, Deflate(12))
+    assert negotiate([fits + ","]) is None
+    assert negotiate([NAME] * 200) is None
 
 
 @settings(deadline=None)
