@@ -231,6 +231,29 @@ async def test_reading_pauses_for_a_receiver_that_wants_no_more() -> None:
         await eventually(lambda: len(app.heard) == 1000, what="all are handed over")
 
 
+async def test_receiver_that_pauses_while_it_is_handed_what_waited_stays_paused() -> None:
+    """Its pause is its own: the one of the ASGI side before it is not mixed up with it."""
+
+    class Pausing(Taker):
+        async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            await eventually(lambda: not wired.transport.reading, what="the queue is full")
+            self.connection = scope["extensions"]["pongee.direct"]["connection"]
+            self.connection.attach(self)
+
+        def on_message(self, data: str | bytes) -> None:
+            self.heard.append(data)
+            self.connection.pause_reading()
+
+    app = Pausing()
+    with Wired(app) as wired:
+        await wired.opened()
+        wired.protocol.data_received(masked_frame(TEXT, b"x") * bounds.QUEUE_HIGH)
+        await eventually(lambda: len(app.heard) == bounds.QUEUE_HIGH, what="what waited")
+        assert not wired.transport.reading
+
+
 async def test_write_pause_and_resume_reach_the_receiver() -> None:
     """The write deadline is the receiver's, so it learns when the buffer is full."""
     app = Taker()

@@ -186,8 +186,8 @@ class WireProtocol(Connection):
             raise RuntimeError("a connection is taken over after 'websocket.accept'")
         self._asgi = None
         self._set_receiver(receiver)
+        self.resume_reading()  # the pause was the other side's; the receiver may ask for its own
         asgi.hand_over(receiver)
-        self.resume_reading()
         if not self.can_write:
             receiver.on_write_paused()
 
