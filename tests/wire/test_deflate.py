@@ -273,6 +273,12 @@ def test_compressing_makes_smaller() -> None:
     assert len(compress(b'{"price": 101.5, "size": 3}' * 100, 12)) < 100
 
 
+def test_the_tail_stays_at_home() -> None:
+    """What every message would end with is left out (RFC 7692 section 7.2.1)."""
+    assert compress(b"", 12) == b"\x00"
+    assert not compress(b"text" * 50, 12).endswith(TAIL)
+
+
 # Inflating
 
 
@@ -383,11 +389,29 @@ def test_noise(cut: Callable[[bytes], list[bytes]], data: bytes) -> None:
         inflated(*cut(data))
 
 
-@pytest.mark.parametrize("size", [PIECE - 1, PIECE, PIECE + 1, 3 * PIECE])
-@pytest.mark.parametrize("flush", [zlib.Z_SYNC_FLUSH, zlib.Z_FINISH])
-def test_sizes_around_a_piece(size: int, flush: int) -> None:
-    """A message inflated piece by piece is whole, wherever its stream ends."""
+@pytest.mark.parametrize("size", [10, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE])
+def test_the_tail_is_put_back(size: int) -> None:
+    """The four bytes left out belong to the stream, here to the data of its last block."""
     payload = random.Random(size).randbytes(size - 5)
-    data = deflated(payload, flush, level=0).ljust(size, b"\x00")
+    length = size - 5 + len(TAIL)
+    stored = b"\x00" + length.to_bytes(2, "little") + (length ^ 0xFFFF).to_bytes(2, "little")
 
+    assert inflated(stored + payload) == payload + TAIL
+
+
+@pytest.mark.parametrize("size", [PIECE - 1, PIECE, PIECE + 1, 3 * PIECE])
+def test_a_final_block_around_a_piece(size: int) -> None:
+    """A message inflated piece by piece is whole, wherever its last block ends."""
+    payload = random.Random(size).randbytes(size - 5)
+    data = deflated(payload, zlib.Z_FINISH, level=0)
+
+    assert len(data) == size
     assert inflated(data) == payload
+    assert inflated(data + b"\x00") == payload
+
+
+def test_the_client_may_use_the_largest_window() -> None:
+    """A client that was told no window refers as far back as 32 KiB."""
+    payload = random.Random(1).randbytes(30_000) * 3
+
+    assert inflated(deflated(payload)) == payload

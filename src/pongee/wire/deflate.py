@@ -118,7 +118,7 @@ class Inflator:
 
         Args:
             data: the fragment's payload.
-            room: bytes that may be made of it; no more are ever held.
+            room: bytes that may be made of it; no more than `STEP` over that are ever held.
             final: whether it is the message's last.
 
         Raises:
@@ -142,17 +142,15 @@ class Inflator:
             _check_rest(bytes(piece))
             return room
         while True:
-            # One byte over tells that there is more; 0 would mean without limit.
-            most = min(room + 1, STEP)
             try:
-                made.append(inflate.decompress(piece, most))
+                made.append(inflate.decompress(piece, STEP))
             except zlib.error as error:
                 raise InflateError(str(error)) from None
             size = len(made[-1])
             room -= size
             if room < 0:
                 raise TooLarge
-            if size < most:
+            if size < STEP:
                 break
             piece = inflate.unconsumed_tail
         _check_rest(inflate.unused_data)
