@@ -17,7 +17,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from pongee.wire.deflate import Deflate
+from pongee.wire.deflate import Deflate, compress
 from pongee.wire.frames import (
     BINARY,
     CLOSE,
@@ -224,6 +224,24 @@ def test_empty_messages(data: bytes) -> None:
     stream = [frame(TEXT, data, rsv=RSV1), *spread(BINARY, data, b"", b""), packed(TEXT, b"next")]
 
     assert ours(stream) == ([(TEXT, ""), (BINARY, b""), (TEXT, "next")], None)
+
+
+def test_a_violation_lets_go_of_what_it_ends() -> None:
+    """An unfinished message's parts are not kept once the stream has ended."""
+    first, second = spread(BINARY, deflated(bytes(MEBIBYTE)), deflated(b""), b"")[:2]
+    made = parser(2 * MEBIBYTE)
+    tracemalloc.start()
+    try:
+        assert made.feed(first) == []
+        held, _ = tracemalloc.get_traced_memory()
+        assert made.feed(second + frame(3)) == []
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert made.error is not None
+    assert held > MEBIBYTE
+    assert left < MEBIBYTE // 16
 
 
 def test_plain_messages_on_a_compressed_connection() -> None:
@@ -462,10 +480,12 @@ def test_what_we_write_a_client_reads(text: str, times: int, bits: int) -> None:
     ]
 
 
-@pytest.mark.parametrize(("size", "form"), [(100, 0), (200, 126), (65_000, 126), (70_000, 127)])
-def test_every_form_of_length_is_written(size: int, form: int) -> None:
-    """Bytes that cannot be compressed reach the longer forms of a length."""
-    written = encode_compressed(BINARY, random.Random(size).randbytes(size), 12)
+@pytest.mark.parametrize("size", [119, 120, 65_000, 70_000])
+def test_every_form_of_length_is_written(size: int) -> None:
+    """Bytes that cannot be compressed reach the longer forms of a length: 119 become 125."""
+    payload = random.Random(size).randbytes(size)
+    data = compress(payload, 12)
 
-    assert written[0] == 0xC2
-    assert written[1] == (form or len(written) - 2)
+    written = encode_compressed(BINARY, payload, 12)
+
+    assert written == head(0xC2, len(data), mask=False) + data
