@@ -240,6 +240,21 @@ def test_after_a_long_hand_over_publications_gather() -> None:
     assert [len(batch.messages) for batch in slow.batches] == [1, 2]
 
 
+def test_subscriber_that_raises_takes_nothing_from_the_others() -> None:
+    """Neither from its channel's members nor from the other channels of the turn."""
+
+    def fail() -> None:
+        raise ValueError
+
+    others = [Member(), Member()]
+    hub, loop = room(others[0], Member(then=fail), others[1])
+    hub.subscribe("next", alone := Member())
+    hub.publish("room", 1)
+    hub.publish("next", 2)
+    loop.settle()
+    assert [member.got for member in (*others, alone)] == [["1"], ["1"], ["2"]]
+
+
 def test_hub_outlives_its_event_loop() -> None:
     """What was scheduled on a loop that is gone does not keep the next one waiting."""
     loops = [Loop()]

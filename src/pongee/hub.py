@@ -15,6 +15,7 @@ else. A hand-over too large for one turn goes on in the next, so that others are
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -35,6 +36,8 @@ from pongee.limits import (
 from pongee.links.base import Batch, Outgoing
 
 __all__ = ["Hub", "Subscriber"]
+
+logger = logging.getLogger("pongee")
 
 
 class Subscriber(Protocol):
@@ -102,11 +105,11 @@ class _Channel:
         # It gets now what was published while it was a member.
         for batch, todo in self._under_way:
             if todo.pop(subscriber, None) is not None:
-                deliver(batch)
+                _deliver(deliver, batch)
         for batch in _batches(
             self.pending.get(subscriber.format, []), self._late.pop(subscriber, 0)
         ):
-            deliver(batch)
+            _deliver(deliver, batch)
 
     def keep(self, data: Any, key: str | None) -> None:
         """Encode `data` for the members' formats.
@@ -136,7 +139,11 @@ class _Channel:
             batch, todo = self._under_way[0]
             part = min(writes - given, len(todo))
             for _ in range(part):
-                todo.popitem()[1](batch)
+                deliver = todo.popitem()[1]
+                try:
+                    deliver(batch)
+                except Exception:  # the others of this channel, and of this turn, get theirs
+                    logger.exception("a subscriber raised")
             given += part
             size += part * sum(message.size for message in batch.messages)
             if not todo:
@@ -153,9 +160,16 @@ class _Channel:
             for subscriber in late.keys() & todo.keys():
                 deliver = todo.pop(subscriber)
                 for batch in _batches(messages, late[subscriber]):
-                    deliver(batch)
+                    _deliver(deliver, batch)
             if todo:
                 self._under_way += [(batch, dict(todo)) for batch in _batches(messages)]
+
+
+def _deliver(deliver: Callable[[Batch], None], batch: Batch) -> None:
+    try:
+        deliver(batch)
+    except Exception:
+        logger.exception("a subscriber raised")
 
 
 def _batches(messages: list[Outgoing], start: int = 0) -> list[Batch]:

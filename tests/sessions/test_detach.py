@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
@@ -11,8 +12,8 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pongee import Pongee, Session, Settings, public
-from pongee.testing import Server, connect, eventually, serve
+from pongee import Caps, Heartbeat, Pongee, Session, Settings, public
+from pongee.testing import RawPeer, Server, connect, eventually, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -180,3 +181,94 @@ async def test_application_may_take_direct_mode_away() -> None:
         await client.send("hello")
         assert await client.receive() == "hello"
         assert seen[-1] == "websocket.receive"
+
+
+@pytest.mark.parametrize("middleware", [True, False], ids=["attached", "detached"])
+async def test_session_that_starts_while_the_process_leaves_ends_and_leaves_nothing(
+    middleware: bool,
+) -> None:
+    """Its handshake began before: it is let in, told 1012, and forgotten, timers and all."""
+    gate, asked = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        asked.set()
+        await gate.wait()
+
+    pongee, app = Pongee(Settings()), FastAPI()
+
+    @pongee.endpoint(
+        "/ws", auth=public, dependencies=[Depends(slow)], heartbeat=Heartbeat(interval=60)
+    )
+    async def handler(session: Session[str, str]) -> None:
+        async for _ in session:
+            pass
+
+    if middleware:
+        app.add_middleware(Counted, open_now=[])
+    pongee.install(app)
+    async with serve(app, **WIRE) as server, RawPeer(server.port, "/ws") as peer:
+        shaking = asyncio.create_task(peer.handshake())
+        await asked.wait()
+        draining = asyncio.create_task(pongee.drain(0))
+        await asyncio.sleep(0)
+        gate.set()
+        await shaking
+        assert (await peer.read())[:4] == b"\x88\x13\x03\xf4"
+        await peer.send_frame(8, b"\x03\xf4")
+        await asyncio.wait_for(draining, 5)
+        runtime = pongee._node.runtime
+        assert not runtime.unfinished
+        assert len(runtime.wheel) == 0
+        await eventually(lambda: pongee._node.capacity.connections == 0, what="the place is free")
+
+
+async def test_place_is_held_until_the_socket_is_closed() -> None:
+    """Peers that never answer a close frame do not get around the cap on connections."""
+    pongee, app = Pongee(Settings(), caps=Caps(max_connections=1)), FastAPI()
+
+    @pongee.endpoint("/ws", auth=public)
+    async def handler(session: Session[str, str]) -> None:
+        return
+
+    pongee.install(app)
+    async with serve(app, **WIRE) as server, RawPeer(server.port, "/ws") as peer:
+        await peer.handshake()
+        await eventually(lambda: not pongee._node.runtime.unfinished, what="the session is over")
+        assert pongee._node.capacity.connections == 1
+        await peer.send_frame(8, b"\x03\xe8")
+        await eventually(lambda: pongee._node.capacity.connections == 0, what="the place is free")
+
+
+async def test_middleware_put_in_place_by_an_instrumentation_keeps_the_call() -> None:
+    """What is looked at is the stack that runs, not what was declared."""
+    open_now: list[str] = []
+    pongee, app = make()
+    pongee.install(app)
+    build = app.build_middleware_stack
+    app.build_middleware_stack = lambda: Counted(build(), open_now)  # type: ignore[method-assign]
+    async with serve(app, **WIRE) as server:
+        async with connect(server.ws("/ws")) as client:
+            await client.send("hello")
+            assert await client.receive() == "hello"
+            assert open_now == ["/ws"]
+        await eventually(lambda: open_now == [], what="it is counted out")
+
+
+async def test_handler_that_only_sends_gives_way_to_others() -> None:
+    """A client that reads as fast as it is sent to must not keep the process for itself."""
+    pongee, app = make()
+
+    @pongee.endpoint("/flood", auth=public)
+    async def flood(session: Session[str, str]) -> None:
+        while True:
+            await session.send("x")
+
+    pongee.install(app)
+    async with (
+        serve(app, **WIRE) as server,
+        connect(server.ws("/flood")) as greedy,
+        connect(server.ws("/ws")) as client,
+    ):
+        assert await greedy.receive() == "x"
+        await client.send("hello")
+        assert await client.receive() == "hello"

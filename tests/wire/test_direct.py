@@ -296,3 +296,45 @@ async def test_peer_that_sends_on_after_its_violation_still_gets_the_close_frame
             await peer.send(bytes(64 * 1024))
         assert frames(await peer.read_to_end()) == [(CLOSE, b"\x03\xf1message too big")]
         await all_gone(server)
+
+
+async def test_application_that_raises_after_it_gave_the_connection_away_ends_nothing() -> None:
+    """The connection is its receiver's, whether the ASGI call returns, stays or raises."""
+
+    class Raising(Taker):
+        async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
+            await super().__call__(scope, receive, send)
+            raise ValueError
+
+    app = Raising()
+    async with wire(app) as server, connect(server.ws("/")) as client:
+        await eventually(lambda: not server.uvicorn.server_state.tasks, what="the call is over")
+        await client.send("hello")
+        assert await client.receive() == "hello"
+        assert app.ends == []
+
+
+async def test_peer_that_ends_its_side_is_gone_though_its_buffer_does_not_drain() -> None:
+    """The receiver is told at once: a polite close would wait for what nobody reads."""
+    app = Taker()
+    with Wired(app) as wired:
+        await wired.opened()
+        await eventually(lambda: hasattr(app, "connection"))
+        app.connection.write(encode_frame(TEXT, b"unread"))
+        wired.protocol.eof_received()
+        assert app.ends == [(1006, None)]
+        assert wired.transport.closing
+
+
+async def test_socket_that_closes_is_told_to_whom_it_concerns() -> None:
+    """`on_gone` comes with the socket's end, which may be long after `on_end`."""
+    app, gone = Taker(), asyncio.Event()
+    async with wire(app) as server, RawPeer(server.port, "/") as peer:
+        await peer.handshake()
+        await eventually(lambda: hasattr(app, "connection"))
+        app.connection.on_gone = gone.set
+        app.connection.send_close(1000, "")
+        assert app.ends == [(1000, "")]
+        assert not gone.is_set()
+        await peer.send(masked_frame(CLOSE, b"\x03\xe8"))
+        await asyncio.wait_for(gone.wait(), 5)

@@ -18,6 +18,7 @@ from pongee.wire.frames import (
     BINARY,
     CLOSE,
     CONTINUATION,
+    FEED_FRAMES,
     MAX_FRAGMENTS,
     PING,
     PONG,
@@ -559,3 +560,11 @@ def test_close_without_a_code() -> None:
 def test_reason_with_a_lone_surrogate() -> None:
     """A reason that no encoding can carry does not keep the close frame from going out."""
     assert parse_close(encode_close(1000, "a\ud800b")[2:]) == (1000, "a?b")
+
+
+def test_frames_that_complete_nothing_count_too() -> None:
+    """One call looks at a bounded number of fragments, and the next goes on with them."""
+    parser = FrameParser(1 << 20)
+    parser.feed(frame(TEXT, b"", final=False) + frame(CONTINUATION, b"", final=False) * FEED_FRAMES)
+    assert parser.stopped_early
+    assert parser.feed(frame(CONTINUATION, b"end")) == [(TEXT, "end")]

@@ -216,3 +216,61 @@ async def test_data_after_the_peers_close_is_not_looked_at() -> None:
 
         assert frames(wired.transport.take()) == [(CLOSE, b"\x03\xe8")]
         assert app.events == [{"type": "websocket.disconnect", "code": 1000, "reason": ""}]
+
+
+async def test_a_large_beginning_before_accept_does_not_stop_the_reading() -> None:
+    """An application that has taken the connect event waits for a message that can go on coming."""
+
+    async def app(scope: Event, receive: Receive, send: Send) -> None:
+        await receive()
+        await gate.wait()
+        await send({"type": "websocket.accept"})
+        received.append(await receive())
+
+    gate, received = asyncio.Event(), list[Event]()
+    size = 100_000
+    head = b"\x82\xff" + size.to_bytes(8, "big") + bytes(4)
+    with Wired(app) as wired:
+        wired.protocol.data_received(REQUEST)
+        await turns()
+        wired.protocol.data_received(head + bytes(module.EARLY_HIGH + 1))
+        assert not wired.transport.reading
+
+        gate.set()
+        await eventually(lambda: wired.transport.reading, what="reading goes on")
+        wired.protocol.data_received(bytes(size - module.EARLY_HIGH - 1))
+        await eventually(lambda: received, what="the message")
+        assert received[0]["bytes"] == bytes(size)
+
+
+async def test_upgrade_behind_an_answer_that_is_not_read_is_refused() -> None:
+    """That its buffer is full was told to the HTTP protocol: nobody would act on it here."""
+    with Wired(echo) as wired:
+        wired.transport.written = bytes(module.UNREAD_ANSWER + 1)
+        wired.protocol.data_received(REQUEST)
+        assert wired.transport.written[module.UNREAD_ANSWER + 1 :].startswith(b"HTTP/1.1 400 ")
+        assert wired.transport.closing
+
+
+async def test_refusal_with_a_header_that_must_not_be_sent_is_500() -> None:
+    """What the application took from its input does not leave the connection open."""
+
+    async def app(scope: Event, receive: Receive, send: Send) -> None:
+        start = {"type": "websocket.http.response.start", "status": 403}
+        await send(start | {"headers": [(b"x-why", b"a\r\nb: c")]})
+        await send({"type": "websocket.http.response.body", "body": b""})
+
+    with Wired(app) as wired:
+        wired.protocol.data_received(REQUEST)
+        await eventually(lambda: wired.transport.closing, what="the answer")
+        assert wired.transport.written.startswith(b"HTTP/1.1 500 ")
+        assert b"b: c" not in wired.transport.written
+
+
+@pytest.mark.parametrize("name", [b"Upgrade", b"Connection", b"Sec-WebSocket-Protocol"])
+async def test_long_lists_are_refused_unread(name: bytes) -> None:
+    """They are parsed before any guard can speak, so they must not cost much."""
+    many = name + b": " + b"a," * 10_000 + b"a\r\n"
+    with Wired(echo) as wired:
+        wired.protocol.data_received(REQUEST.replace(b"Host:", many + b"Host:"))
+        assert wired.transport.written.startswith(b"HTTP/1.1 431 ")

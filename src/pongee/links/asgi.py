@@ -332,6 +332,10 @@ class AsgiLink:
         if self._traits.abort is not None:
             self._watch.wheel.call_later(seconds, self._traits.abort)
 
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        """Call `callback` now: an ASGI server does not tell when it closes the socket."""
+        callback()
+
     def drop_waiting(self) -> None:
         """Drop what waits, so that a close frame has a chance to be next."""
         self._outbox.clear()

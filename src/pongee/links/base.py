@@ -8,6 +8,7 @@ reach `Receiver.on_message` in the order of arrival, never two at once and never
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -146,6 +147,9 @@ class Link(Protocol):
 
     async def close(self, code: int, reason: str) -> None:
         """Send what waits, then a close frame, within the close timeout; else abort."""
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once the socket is closed, or at once where nobody can tell."""
 
     def drop_waiting(self) -> None:
         """Drop what waits, so that a close frame has a chance to be next."""

@@ -64,6 +64,7 @@ class DirectLink:
         "_clear",
         "_closing",
         "_connection",
+        "_done",
         "_limits",
         "_outbox",
         "_overflow",
@@ -99,6 +100,7 @@ class DirectLink:
         self._stopped: asyncio.Future[None] | None = None
         self._clear = True  # nothing waits, and the transport takes more
         self._closing = False
+        self._done = False
         self.lost = False
         self.sent_messages = 0
         self.sent_bytes = 0
@@ -119,19 +121,18 @@ class DirectLink:
 
     async def pump(self) -> None:
         """Take messages until the peer is gone or `stop_reading` is called."""
-        self._stopped = asyncio.get_running_loop().create_future()
+        stopped = self._stopped = asyncio.get_running_loop().create_future()
         self.detach()
-        try:
-            await self._stopped
-        finally:
-            self._stopped = None
+        if not self._done:  # else the owner had ended before we came
+            await stopped
 
     def detach(self) -> None:
         """Take messages, and return: the caller needs no task to wait in."""
         self._connection.attach(self)
 
     def stop_reading(self) -> None:
-        """End `pump`; the owner takes no more messages."""
+        """End `pump`, now or when it is called; the owner takes no more messages."""
+        self._done = True
         if self._stopped is not None and not self._stopped.done():
             self._stopped.set_result(None)
 
@@ -223,7 +224,9 @@ class DirectLink:
             except TimeoutError:
                 self.abort()
         if not self.lost:
-            self._connection.send_close(code, shorten_reason(reason))
+            self._connection.send_close(
+                code, shorten_reason(reason), within=self._limits.close_timeout
+            )
 
     def abort(self) -> bool:
         """Cut the connection now and drop what waits."""
@@ -234,6 +237,13 @@ class DirectLink:
     def abort_after(self, seconds: float) -> None:
         """Cut the connection after `seconds`, if it is still there."""
         self._watch.wheel.call_later(seconds, self._connection.abort)
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once the socket is closed, which may be now."""
+        if self._connection.lost:
+            callback()
+        else:
+            self._connection.on_gone = callback
 
     def drop_waiting(self) -> None:
         """Drop what waits, so that a close frame has a chance to be next."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.types import Scope
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -28,13 +28,21 @@ def keeps_nothing(app: FastAPI, own: type) -> bool:
         app: with its middleware declared.
         own: our middleware's class.
     """
-    middleware: list[Any] = list(app.user_middleware)
-    return all(_is_harmless(entry.cls, own) for entry in middleware)
+    stack: Any = app.middleware_stack
+    if stack is None:  # not built before the first request: what was declared is what it will be
+        return all(_is_harmless(entry.cls, own) for entry in list[Any](app.user_middleware))
+    while not isinstance(stack, APIRouter):
+        if not _is_harmless(type(stack), own):
+            return False  # declared, or put there by an instrumentation
+        stack = getattr(stack, "app", app.router)
+    return True
 
 
 def _is_harmless(cls: Any, own: type) -> bool:
-    if cls is own or getattr(cls, "__module__", "").startswith("starlette.middleware."):
-        return True  # what Starlette's own do to a WebSocket, they do before the endpoint is called
+    # What Starlette's and FastAPI's do to a WebSocket, they do before the endpoint is called.
+    module = getattr(cls, "__module__", "")
+    if cls is own or module.startswith(("starlette.middleware.", "fastapi.")):
+        return True
     # A subclass that says what to do with a request only ever sees HTTP.
     return (
         isinstance(cls, type)

@@ -293,7 +293,8 @@ class Session(Generic[In, Out]):
             UsageError: `message` is not an `Out`; nothing was sent.
             SessionClosed: the session has ended.
 
-        Delivery: in the order of calls, from any number of tasks. Under ``disconnect`` it waits
+        Delivery: in the order of calls, from any number of tasks; before what was published to one
+        of its channels in the same turn of the event loop. Under ``disconnect`` it waits
         while the client's outbox is over its bound; under the other policies it never waits.
         Cancellation: the message may still be sent.
         """
@@ -301,6 +302,10 @@ class Session(Generic[In, Out]):
             raise SessionClosed(self._cause)
         data = self._encode(message)
         if self._link.send_now(data):
+            self._streak += 1
+            if self._streak >= MESSAGES_PER_TURN:  # a handler that only sends gives way too
+                self._streak = 0
+                await asyncio.sleep(0)
             return
         await self._link.send(Outgoing(data, key))
         if self._link.lost:

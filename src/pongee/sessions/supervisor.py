@@ -126,7 +126,8 @@ class _Owner:
         self._handler.add_done_callback(self._handler_done)
         if runtime.draining:
             session.end(_leaving())  # its handshake began before the process decided to leave
-        session._timers.start(session.identity.expires_at)
+        else:
+            session._timers.start(session.identity.expires_at)
 
     async def _handle(self, values: dict[str, Any]) -> None:
         for hook in self._runtime.on_connect:
@@ -155,7 +156,7 @@ class _Owner:
         return ending
 
     def _finish(self, ending: asyncio.Task[None]) -> None:
-        self._slot.release()
+        self._link.when_gone(self._slot.release)  # the caps bound sockets, not sessions alone
         self._runtime.endings.discard(ending)
         self._runtime.finish(self)
 

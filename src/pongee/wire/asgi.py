@@ -64,7 +64,8 @@ class AsgiSide:
             pass
         except BaseException:
             logger.exception("Exception in ASGI application\n")
-            self._finish(1011)
+            if not self._taken:
+                self._finish(1011)
         else:
             if result is not None:
                 logger.error("ASGI callable should return None, but returned '%s'.", result)
@@ -83,6 +84,10 @@ class AsgiSide:
         """Give up the connection, with what the application has not received."""
         self._taken = True
         self._cancel_stall()
+        self.writable.set()  # whoever waits to send or to receive learns that it is too late
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
         for event in self._events:
             if event["type"] == "websocket.receive":
                 text = event.get("text")

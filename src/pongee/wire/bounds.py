@@ -9,6 +9,10 @@ from __future__ import annotations
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds from the upgrade request to the application's answer. Later: the connection is cut."""
 
+UNREAD_ANSWER = 16 * 1024
+"""Bytes of earlier HTTP answers that may still wait to be read at an upgrade: the transport's
+low-water mark. More: 400."""
+
 CLOSE_TIMEOUT = 10.0
 """Seconds the peer may take to answer our close frame. Later: abort."""
 

@@ -53,6 +53,10 @@ class State(Enum):
     ENDED = 5  # nothing is read any more
 
 
+def _ignore(_: str | bytes) -> None:
+    """Take a message for nobody."""
+
+
 class Connection(asyncio.Protocol):
     """An open WebSocket. Implements `pongee.wire.direct.DirectConnection`, but for `attach`."""
 
@@ -75,6 +79,7 @@ class Connection(asyncio.Protocol):
         "held",
         "loop",
         "lost",
+        "on_gone",
         "transport",
         "window_bits",
     )
@@ -85,6 +90,7 @@ class Connection(asyncio.Protocol):
         self.can_write = True
         self.held = False  # the receiver wants no more for now
         self.lost = False
+        self.on_gone: Callable[[], None] | None = None
         self.window_bits = 0
         self.loop = loop
         self._parser = FrameParser(config.ws_max_size)
@@ -126,6 +132,8 @@ class Connection(asyncio.Protocol):
         except Exception:
             logger.exception("a receiver raised")
             self.send_close(1011, "")
+            if parser.stopped_early:
+                self._go_on_later()
             return
         if parser.error is not None:
             self._fail(parser.error)
@@ -148,7 +156,9 @@ class Connection(asyncio.Protocol):
         """Take bytes of the request: `WireProtocol` does."""
 
     def eof_received(self) -> bool:
-        """End when the peer ends: half a WebSocket is none."""
+        """End when the peer ends: half a WebSocket is none, and its buffer may never drain."""
+        self._tell_end(1006, None)
+        self._leave()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -159,6 +169,10 @@ class Connection(asyncio.Protocol):
         self._cancel_ping()
         self._tell_end(1006, None)
         self._receiver = None  # nobody is called any more, and no cycle keeps us
+        self._on_message = _ignore
+        if self.on_gone is not None:
+            gone, self.on_gone = self.on_gone, None
+            gone()
 
     def pause_writing(self) -> None:
         """Note that the buffer is over its high-water mark."""
@@ -182,13 +196,13 @@ class Connection(asyncio.Protocol):
         if self._state is State.OPEN:
             self.transport.write(data)
 
-    def send_close(self, code: int, reason: str) -> None:
-        """Send a close frame and wait for the peer's. Idempotent."""
+    def send_close(self, code: int, reason: str, within: float | None = None) -> None:
+        """Send a close frame; cut the connection unless it is answered in time. Idempotent."""
         if self._state is State.OPEN:
             self._close_frame(code, reason)
             self._tell_end(code, reason)
             self.resume_reading()  # or its answer would not be seen
-            self._abort_later(bounds.CLOSE_TIMEOUT)
+            self._abort_later(bounds.CLOSE_TIMEOUT if within is None else within)
 
     def abort(self) -> None:
         """Cut the connection now, and drop what was not sent."""
@@ -221,9 +235,9 @@ class Connection(asyncio.Protocol):
         self._state = State.OPEN
         self.transport.write(answer)
         self._schedule_ping()
+        self.resume_reading()  # paused, if so, for what came too early
         if self._parser.waiting:
             self.data_received(b"")
-            self._adjust_reading()
 
     def _set_receiver(self, receiver: DirectReceiver) -> None:
         self._receiver = receiver

@@ -29,6 +29,7 @@ The contract:
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 __all__ = ["EXTENSION", "DirectConnection", "DirectReceiver"]
@@ -68,6 +69,12 @@ class DirectConnection(Protocol):
     can_write: bool
     """Whether the transport's buffer is under its high-water mark."""
 
+    lost: bool
+    """Whether the socket is closed."""
+
+    on_gone: Callable[[], None] | None
+    """Called when it is; `None` at first."""
+
     window_bits: int
     """The window agreed for compressed messages to the peer; 0 is no compression."""
 
@@ -81,14 +88,23 @@ class DirectConnection(Protocol):
     def write(self, data: bytes) -> None:
         """Write finished frames as they are. Ignored after a close frame of ours."""
 
-    def send_close(self, code: int, reason: str) -> None:
-        """Send a close frame and wait, at most 10 s, for the peer's. Idempotent."""
+    def send_close(self, code: int, reason: str, within: float | None = None) -> None:
+        """Send a close frame; cut the connection unless the peer answers in time. Idempotent.
+
+        Args:
+            code: 1000 to 1014 or 3000 to 4999; 1005 sends a frame without a code.
+            reason: cut to 123 bytes.
+            within: seconds for the peer's answer; 10 by default.
+        """
 
     def abort(self) -> None:
         """Cut the connection now, and drop what was not sent."""
 
     def pause_reading(self) -> None:
-        """Take no more messages until `resume_reading`; no pong is missed meanwhile."""
+        """Read no more until `resume_reading`; no pong is missed meanwhile.
+
+        What is parsed already still comes: at most 255 messages, or about 64 KiB.
+        """
 
     def resume_reading(self) -> None:
         """Go on."""

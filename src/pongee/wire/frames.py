@@ -62,6 +62,10 @@ MAX_FRAGMENTS = 4096
 """Fragments of one message, empty ones included: each costs more than its bytes. A limit of more
 than 256 KiB a message allows one for each 64 bytes of it. More: 1008."""
 
+FEED_FRAMES = 1024
+"""Frames looked at by one call of `FrameParser.feed`, short messages apart: fragments cost time
+though they complete nothing. More wait for the next call."""
+
 FEED_SIZE = 64 * 1024
 """Characters and bytes returned by one call of `FrameParser.feed`, short texts apart; the message
 that reaches it is its last. A few bytes may inflate to a thousand times as many."""
@@ -212,10 +216,11 @@ class FrameParser:
 
     def _parse(self, messages: list[Message], at_most: int) -> None:
         buffer, end = self._buffer, len(self._buffer)
-        position = produced = 0
+        position = produced = looked = 0
+        enough = False
         short = MASKED | self._short
         try:
-            while end - position >= 2 and len(messages) < at_most:
+            while end - position >= 2 and len(messages) < at_most and not enough:
                 first, second = buffer[position], buffer[position + 1]
                 if MASKED <= second < short and not self._opcode and first in WHOLE:
                     # A short, whole message needs no further check.
@@ -247,9 +252,10 @@ class FrameParser:
                         self._end()
                         return
                     produced += len(message[1])
-                    if produced >= FEED_SIZE:
-                        at_most = len(messages)
-            self.stopped_early = 0 < at_most == len(messages) and position < end
+                looked += 1
+                enough = produced >= FEED_SIZE or looked >= FEED_FRAMES
+            enough = enough or 0 < at_most == len(messages)
+            self.stopped_early = enough and position < end
         finally:
             if position and not self._ended:
                 if position == end:

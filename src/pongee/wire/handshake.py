@@ -27,6 +27,10 @@ __all__ = ["Accepted", "Refusal", "Request", "accept", "judge", "read_request", 
 
 Headers = list[tuple[bytes, bytes]]
 
+LISTS_SIZE = 12 * 1024
+"""Bytes of Upgrade, Connection and Sec-WebSocket-Protocol, which may hold a token of 8 KiB. Their
+lists are parsed before any guard can speak. More: 431."""
+
 
 @dataclass(slots=True)
 class Request:
@@ -111,6 +115,9 @@ def judge(request: Request, *, deflate: bool) -> Accepted | Refusal:
     if request.version != "1.1":
         return Refusal(505, "A WebSocket handshake needs HTTP/1.1")
     upgrade, connection = request.values(b"upgrade"), request.values(b"connection")
+    offered = request.values(b"sec-websocket-protocol")
+    if sum(map(len, (*upgrade, *connection, *offered))) > LISTS_SIZE:
+        return Refusal(431, f"The lists of a handshake have more than {LISTS_SIZE} bytes")
     if upgrade != [b"websocket"] and not _names(upgrade, "websocket", parse_upgrade):
         return Refusal(426, "Upgrade: websocket is missing", [(b"Upgrade", b"websocket")])
     if connection != [b"Upgrade"] and not _names(connection, "upgrade", parse_connection):
@@ -121,9 +128,8 @@ def judge(request: Request, *, deflate: bool) -> Accepted | Refusal:
     keys = request.values(b"sec-websocket-key")
     if len(keys) != 1 or not _is_key(keys[0]):
         return Refusal(400, "Sec-WebSocket-Key must be 16 bytes in base64, once")
-    offered = [line.decode("latin-1") for line in request.values(b"sec-websocket-protocol")]
     try:
-        for line in offered:
+        for line in (value.decode("latin-1") for value in offered):
             parse_subprotocol(line)
             request.subprotocols += [name.strip() for name in line.split(",")]
     except InvalidHeader:

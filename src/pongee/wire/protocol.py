@@ -87,6 +87,11 @@ class WireProtocol(Connection):
     def _begin(self, request: Request, rest: bytes) -> None:
         self._head = b""
         self._state = State.ASKED
+        if self.transport.get_write_buffer_size() > bounds.UNREAD_ANSWER:
+            # Of an earlier request on this connection. That its buffer is full was told to the HTTP
+            # protocol and will not be told again.
+            self.refuse(400, [], b"Read the answers to the requests before this one\n")
+            return
         verdict = judge(request, deflate=self.config.ws_per_message_deflate)
         if isinstance(verdict, Refusal):
             self.refuse(verdict.status, verdict.headers, verdict.why.encode() + b"\n")
@@ -166,10 +171,11 @@ class WireProtocol(Connection):
 
     def refuse(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         """Answer with an HTTP response, and close."""
+        answer = refusal(status, headers, body)  # raises for a header that must not be sent
         self.refused = True
         self._cancel_deadline()
         if not self.transport.is_closing():
-            self.transport.write(refusal(status, headers, body))
+            self.transport.write(answer)
         self._leave()
         self._tell_end(1006, None)
 
