@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import shutil
 import sys
 import tempfile
@@ -58,7 +59,6 @@ async def run_cases(
     """
     settings: dict[str, Any] = {
         "lifespan": "off",
-        "log_level": "critical",
         "ws_max_size": 16 * MIB,
         **server,
     }
@@ -109,6 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--compare", action="store_true", help="uvicorn's own classes too")
     names = list(CLASSES) if parser.parse_args().compare else ["wire"]
+    logging.disable(logging.CRITICAL)  # hundreds of tracebacks of uvicorn's own, on bad UTF-8
     if KOSOKU is None:
         sys.exit("needs kosoku: pip install kosoku")
     sys.exit(asyncio.run(_print_all(KOSOKU, names)))

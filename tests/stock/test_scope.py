@@ -76,8 +76,11 @@ REQUESTS = {
 DIFFERS = {"no version", "version 8", "two versions"}
 """Ours names the version it speaks, with 426 (RFC 6455 section 4.4)."""
 
+GAPS = {"subprotocols with gaps"}
+"""uvicorn's class offers the application an empty name; ours leaves it out (RFC 9110 5.6.1)."""
+
 LISTS = {"no subprotocols", "malformed subprotocols"}
-"""Ours hands on what is no list of tokens; RFC 6455 section 4.2.1 wants it refused."""
+"""What is no list of tokens: RFC 6455 section 4.2.1 wants it refused."""
 
 STRICT = {"fragment", "absolute", "star", "HTTP/1.0"}
 """Our HTTP classes, which stand in front of either WebSocket class, follow RFC 9112 and RFC 6455
@@ -153,7 +156,7 @@ async def test_same_scope_and_same_answer(http: str) -> None:
     scopes: dict[str, tuple[Any, Any]] = {}
     answers: dict[str, tuple[bytes, bytes]] = {}
     async with ours.serving as our_server, uvicorns.serving as uvicorns_server:
-        for name in REQUESTS.keys() - strict:
+        for name in REQUESTS.keys() - strict - GAPS:
             our_answer, our_scope = await ours.ask(our_server, REQUESTS[name])
             uvicorns_answer, uvicorns_scope = await uvicorns.ask(uvicorns_server, REQUESTS[name])
             if our_scope != uvicorns_scope or types(our_scope) != types(uvicorns_scope):
@@ -182,6 +185,16 @@ async def test_the_table_reaches_every_kind_of_answer() -> None:
 
         refused = await front.ask(server, REQUESTS["short key"])
         assert refused == (b"HTTP/1.1 400 Bad Request", None)
+
+
+async def test_empty_items_of_a_list_are_no_subprotocols() -> None:
+    """An empty item says nothing (RFC 9110 section 5.6.1)."""
+    front = Front(WIRE, "httptools")
+    async with front.serving as server:
+        for name in GAPS:
+            _, scope = await front.ask(server, REQUESTS[name])
+            assert scope is not None
+            assert scope["subprotocols"] == ["a", "b"]
 
 
 @pytest.mark.parametrize("name", sorted(LISTS))

@@ -130,8 +130,7 @@ def judge(request: Request, *, deflate: bool) -> Accepted | Refusal:
         return Refusal(400, "Sec-WebSocket-Key must be 16 bytes in base64, once")
     try:
         for line in (value.decode("latin-1") for value in offered):
-            parse_subprotocol(line)
-            request.subprotocols += [name.strip() for name in line.split(",")]
+            request.subprotocols += parse_subprotocol(line)
     except InvalidHeader:
         return Refusal(400, "Sec-WebSocket-Protocol must be a list of names")
     accepted = Accepted(accept_key(keys[0].decode("ascii")))
