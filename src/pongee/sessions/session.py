@@ -69,7 +69,7 @@ class Session(Generic[In, Out]):
         "_create_future",
         "_decode",
         "_encode",
-        "_ended",
+        "_enders",
         "_errors",
         "_identity",
         "_inbox",
@@ -127,7 +127,7 @@ class Session(Generic[In, Out]):
         self._identity = identity
         self._link: Link
         self._cause: CloseCause | None = None
-        self._ended: asyncio.Future[CloseCause] | None = None
+        self._enders: list[asyncio.Future[None]] | None = None
         self._link_closed = False
         self._close_done: asyncio.Event | None = None
         self._channels: set[str] = set()
@@ -420,8 +420,9 @@ class Session(Generic[In, Out]):
         self._channels.clear()
         self._timers.cancel()
         self._inbox.close()
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_result(cause)
+        for ender in tuple(self._enders or ()):
+            if not ender.done():
+                ender.set_result(None)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         self._link.stop_reading()
@@ -429,11 +430,17 @@ class Session(Generic[In, Out]):
             self.ending()
 
     async def _wait_closed(self) -> CloseCause:
-        if self._cause is not None:
-            return self._cause
-        if self._ended is None:
-            self._ended = self.loop.create_future()
-        return await asyncio.shield(self._ended)
+        if self._cause is None:
+            # One future for each who waits: sharing one would need a shield against cancellation.
+            ender = self.loop.create_future()
+            if self._enders is None:
+                self._enders = []
+            self._enders.append(ender)
+            try:
+                await ender
+            finally:
+                self._enders.remove(ender)
+        return self._cause_or_lost()
 
     def _cause_or_lost(self) -> CloseCause:
         return self._cause or CloseCause(CauseKind.CONNECTION_LOST, CloseCode.ABNORMAL)

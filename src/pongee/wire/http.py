@@ -215,7 +215,10 @@ class _Guarded(asyncio.Protocol):
             return False
         self.connections.discard(self)
         protocol = made(
-            config=self.config, server_state=self.server_state, app_state=self.app_state
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.app_state,
+            _loop=self.loop,
         )
         protocol.upgrade(self.transport, request, rest)
         return True
