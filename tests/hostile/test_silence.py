@@ -135,7 +135,7 @@ GONE = {"closed", "http 408"}
 UNANSWERED = {"close 1011", "close 1008", "cut"}
 
 ROWS = {
-    "sends nothing": Row(_sends(), GONE, 10, "uvicorn, issue 1192"),
+    "sends nothing": Row(_sends(), GONE, 10, "uvicorn, handshake timeout"),
     "half a head": Row(_sends(HALF), GONE, 10, "CVE-2007-6750"),
     "an upgrade without its end": Row(_sends(request()[:-2]), GONE, 10, "CVE-2007-6750"),
     "a header a second": Row(_sends(HALF, b"X-A: b\r\n"), GONE, 10, "CVE-2007-6750"),

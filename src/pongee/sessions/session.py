@@ -127,7 +127,7 @@ class Session(Generic[In, Out]):
         self._identity = identity
         self._link: Link
         self._cause: CloseCause | None = None
-        self._enders: list[asyncio.Future[None]] | None = None
+        self._enders: list[asyncio.Future[None]] | None = None  # see `snapshot.Closed`
         self._link_closed = False
         self._close_done: asyncio.Event | None = None
         self._channels: set[str] = set()
@@ -376,7 +376,7 @@ class Session(Generic[In, Out]):
     @property
     def closed(self) -> Closed:
         """True once the session has ended; ``await session.closed`` waits and returns the cause."""
-        return Closed(self._cause, self._wait_closed)
+        return Closed(self)
 
     @property
     def close_cause(self) -> CloseCause | None:
@@ -428,19 +428,6 @@ class Session(Generic[In, Out]):
         self._link.stop_reading()
         if self.ending is not None:
             self.ending()
-
-    async def _wait_closed(self) -> CloseCause:
-        if self._cause is None:
-            # One future for each who waits: sharing one would need a shield against cancellation.
-            ender = self.loop.create_future()
-            if self._enders is None:
-                self._enders = []
-            self._enders.append(ender)
-            try:
-                await ender
-            finally:
-                self._enders.remove(ender)
-        return self._cause_or_lost()
 
     def _cause_or_lost(self) -> CloseCause:
         return self._cause or CloseCause(CauseKind.CONNECTION_LOST, CloseCode.ABNORMAL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,19 +49,32 @@ class SessionStatistics:
 class Closed:
     """Whether a session has ended: true or false, and can be awaited for the cause."""
 
-    __slots__ = ("_cause", "_wait")
+    __slots__ = ("_session",)
 
-    def __init__(self, cause: CloseCause | None, wait: Callable[[], Awaitable[CloseCause]]) -> None:
-        self._cause = cause
-        self._wait = wait
+    def __init__(self, session: Session[Any, Any]) -> None:
+        self._session = session
 
     def __bool__(self) -> bool:
         """Whether it has ended."""
-        return self._cause is not None
+        return self._session.close_cause is not None
 
     def __await__(self) -> Generator[Any, None, CloseCause]:
         """Wait for the end; returns the cause. Any number of tasks may wait."""
         return self._wait().__await__()
+
+    async def _wait(self) -> CloseCause:
+        session = self._session
+        if session.close_cause is None:
+            # One future for each who waits: sharing one would need a shield against cancellation.
+            ender = session.loop.create_future()
+            if session._enders is None:
+                session._enders = []
+            session._enders.append(ender)
+            try:
+                await ender
+            finally:
+                session._enders.remove(ender)
+        return session._cause_or_lost()
 
 
 def info_of(session: Session[Any, Any]) -> ConnectionInfo:
