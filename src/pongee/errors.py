@@ -6,6 +6,8 @@
     ├── MessageError          the peer: one message cannot be used, the session lives on
     ├── Refused               the peer: this handshake may not proceed
     ├── InvalidToken          the peer: the token proves nothing
+    ├── ClientError           the peer: this command may not, or cannot, be carried out
+    ├── BrokerUnavailable     the operator: the broker cannot be reached now
     └── SessionClosed         nobody: the peer is gone, and `cause` says why
 
 This module knows no framework and no event loop: values in, values out.
@@ -19,6 +21,8 @@ from typing import Any
 from pongee.codes import CloseCause, CloseCode
 
 __all__ = [
+    "BrokerUnavailable",
+    "ClientError",
     "ConfigurationError",
     "InvalidToken",
     "MessageError",
@@ -103,11 +107,41 @@ class InvalidToken(PongeeError):
 
     Args:
         why: for the log, such as ``expired``; it never holds the token and is not sent to the peer.
+        expired: it was good once: a client that gets a new one may try again.
     """
 
-    def __init__(self, why: str) -> None:
+    def __init__(self, why: str, *, expired: bool = False) -> None:
         super().__init__(why)
         self.why = why
+        self.expired = expired
+
+
+class ClientError(PongeeError):
+    """Raise it in a channel's or RPC method's handler: the client's command is answered with it.
+
+    Args:
+        code: 400 to 1999 are the application's; below are those of the Centrifuge protocol.
+        message: one line for the client, not empty. Never a secret.
+        temporary: the client may try again as it is; its SDK does so by itself where it can.
+    """
+
+    def __init__(self, code: int, message: str, *, temporary: bool = False) -> None:
+        if not 100 <= code <= 1999 or not message:
+            raise ValueError(
+                f"an error has a code from 100 to 1999 and a message, not {code}, {message!r}"
+            )
+        super().__init__(code, message)
+        self.code = int(code)
+        self.message = message
+        self.temporary = temporary
+
+    def __str__(self) -> str:
+        """Code and message."""
+        return f"{self.code} {self.message}"
+
+
+class BrokerUnavailable(PongeeError):
+    """The broker cannot be reached, or did not answer in time: try again later."""
 
 
 class SessionClosed(PongeeError):

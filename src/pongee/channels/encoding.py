@@ -10,8 +10,9 @@ from pongee.errors import UsageError
 
 __all__ = ["Format", "check_text", "encode_any", "to_json"]
 
-Format = Literal["text", "bytes", "json"]
-"""How an endpoint's outgoing messages travel; a publication is encoded once per format."""
+Format = Literal["text", "bytes", "json", "centrifuge-json", "centrifuge-protobuf"]
+"""How a member's messages travel; a publication is encoded once per format. The first three are
+those of plain endpoints, the others those of the client protocol."""
 
 
 def encode_any(data: Any, form: Format) -> str | bytes:

@@ -1,0 +1,1 @@
+"""Brokers: who keeps channels, carries publications between processes and knows who is there."""
