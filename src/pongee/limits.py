@@ -19,6 +19,7 @@ __all__ = [
     "FLUSH_STEP",
     "FLUSH_WRITES",
     "HOOK_TIMEOUT",
+    "IDEMPOTENCY_KEYS",
     "LOGGED_PATH",
     "LOGGED_REASON",
     "MAX_CHANNEL_LENGTH",
@@ -35,6 +36,9 @@ __all__ = [
     "STATIC_TOKEN_SIZE",
     "STOP_TIMEOUT",
     "STUBBORN_TIMEOUT",
+    "SWEEP_INTERVAL",
+    "SWEEP_REST",
+    "SWEEP_STEP",
     "TOKEN_SIZE",
     "Caps",
     "Limits",
@@ -119,6 +123,19 @@ BATCH_BYTES = 256 * KIB
 
 RETRY_PAUSE = 5.0
 """Seconds after a failed fetch before the next one: short, since nobody gets in meanwhile."""
+
+IDEMPOTENCY_KEYS = 100_000
+"""Idempotency keys that a process remembers. More: the oldest is forgotten, so that a repetition of
+its publication would be taken for a new one."""
+
+SWEEP_INTERVAL = 10.0
+"""Seconds between two looks for what has expired in channels that nobody asks for."""
+
+SWEEP_STEP = 1000
+"""Channels, or keys, looked at in one turn of the event loop: under 1 ms. More: a later turn."""
+
+SWEEP_REST = 0.05
+"""Seconds between two such turns."""
 
 MIN_SECRET_BYTES = 32
 """Bytes of an HS256 key (RFC 7518 section 3.2: at least as long as the hash's output)."""

@@ -23,40 +23,13 @@ Promises:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from pongee.channels.publication import ClientInfo, Position, Publication
+from pongee.channels.stream import Page, Stream
 
 __all__ = ["Broker", "Counts", "Page", "Sink", "Stream"]
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """How much of a channel is kept.
-
-    Attributes:
-        size: publications.
-        ttl: seconds a publication is kept.
-        meta_ttl: seconds that the top and the epoch are kept after the last publication or read.
-    """
-
-    size: int
-    ttl: float
-    meta_ttl: float
-
-
-class Page(NamedTuple):
-    """A part of a channel's history.
-
-    Attributes:
-        publications: in the order that was asked for.
-        top: the position of the newest publication ever in this epoch; offset 0 if there is none.
-    """
-
-    publications: Sequence[Publication]
-    top: Position
 
 
 class Counts(NamedTuple):
@@ -111,7 +84,8 @@ class Broker(Protocol):
 
         Args:
             channel: its name.
-            publication: the broker sets `offset` and `epoch`.
+            publication: stays as it is; what is kept and handed over is a copy, in which the broker
+                sets `offset` and `epoch`.
             stream: `None` is a channel without history.
             idempotency_key: names this publication among those of the channel.
             idempotency_window: seconds that a key is remembered.
