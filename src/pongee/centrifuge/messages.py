@@ -9,13 +9,14 @@ takes to decline it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from pongee.channels.publication import ClientInfo, Publication
 
 __all__ = [
+    "MAX_OFFSET",
     "NOTHING",
     "Command",
     "ConnectRequest",
@@ -58,6 +59,16 @@ NOTHING = Raw(b"")
 """A payload that is not there. No other empty `Raw` may be used: only this one is left out."""
 
 
+MAX_OFFSET = 2**63 - 1
+"""The protocol's offsets have 64 bits; no broker counts further than a signed integer can."""
+
+# What the protocol's integers may be, where a client writes them.
+_UInt32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+_Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+_Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+_Offset = Annotated[int, Meta(ge=0, le=MAX_OFFSET)]
+
+
 class MalformedFrame(ValueError):
     """What came is no command; the connection ends with 3501."""
 
@@ -95,7 +106,7 @@ class Published(_Wire):
 class StreamPosition(_Wire):
     """A place in a stream."""
 
-    offset: int = 0
+    offset: _Offset = 0
     epoch: str = ""
 
 
@@ -109,15 +120,15 @@ class SubscribeRequest(_Wire):
     token: str = ""
     recover: bool = False
     epoch: str = ""
-    offset: int = 0
+    offset: _Offset = 0
     data: Raw = NOTHING
     positioned: bool = False
     recoverable: bool = False
     join_leave: bool = False
     delta: str = ""
     tf: Any = None
-    flag: int = 0
-    type: int = 0
+    flag: _Int64 = 0
+    type: _Int32 = 0
 
 
 class ConnectRequest(_Wire):
@@ -142,7 +153,7 @@ class PublishRequest(_Wire):
 
     channel: str = ""
     data: Raw = NOTHING
-    type: int = 0
+    type: _Int32 = 0
 
 
 class PresenceRequest(_Wire):
@@ -155,7 +166,7 @@ class HistoryRequest(_Wire):
     """Asks for history."""
 
     channel: str = ""
-    limit: int = 0
+    limit: _Int32 = 0
     since: StreamPosition | None = None
     reverse: bool = False
 
@@ -184,7 +195,7 @@ class SubRefreshRequest(_Wire):
 
     channel: str = ""
     token: str = ""
-    type: int = 0
+    type: _Int32 = 0
 
 
 class Empty(_Wire):
@@ -194,7 +205,7 @@ class Empty(_Wire):
 class Command(_Wire):
     """What a client sends; the first request in the order of the protocol counts."""
 
-    id: int = 0
+    id: _UInt32 = 0
     connect: ConnectRequest | None = None
     ping: Empty | None = None
     subscribe: SubscribeRequest | None = None
