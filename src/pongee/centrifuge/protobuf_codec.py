@@ -155,9 +155,11 @@ def decode(frame: str | bytes) -> list[Command]:
         if stop > end:
             raise MalformedFrame("a message that runs past its frame")
         try:
-            commands.append(_read_command(_parse_command(frame[at:stop])))
-        except DecodeError:
+            message = _parse_command(frame[at:stop])
+        except (DecodeError, ValueError):
+            # Where Protobuf has no compiled part, a text that is not UTF-8 is a `ValueError`.
             raise MalformedFrame("not Protobuf") from None
+        commands.append(_read_command(message))
         at = stop
     return commands
 

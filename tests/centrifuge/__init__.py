@@ -1,0 +1,1 @@
+"""The client protocol: both encodings, and clients that speak them."""
