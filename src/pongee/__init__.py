@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pongee.app import Pongee
+from pongee.centrifuge.client import Client
+from pongee.channels.publication import Position
 from pongee.codes import CauseKind, CloseCause, CloseCode
 from pongee.errors import (
+    BrokerUnavailable,
+    ClientError,
     ConfigurationError,
     InvalidToken,
     MessageError,
@@ -25,7 +29,8 @@ from pongee.guards.token import (
     SubprotocolToken,
 )
 from pongee.guards.verdict import Identity
-from pongee.limits import Caps, Limits
+from pongee.handlers.channel import Channel
+from pongee.limits import Caps, ClientLimits, Limits
 from pongee.registry import ConnectionInfo
 from pongee.sessions.options import Heartbeat
 from pongee.sessions.session import Session
@@ -36,8 +41,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AnyOf",
+    "BrokerUnavailable",
     "Caps",
     "CauseKind",
+    "Channel",
+    "Client",
+    "ClientError",
+    "ClientLimits",
     "CloseCause",
     "CloseCode",
     "ConfigurationError",
@@ -54,6 +64,7 @@ __all__ = [
     "OriginPolicy",
     "Pongee",
     "PongeeError",
+    "Position",
     "QueryToken",
     "Refused",
     "Session",

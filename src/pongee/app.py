@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -17,18 +18,19 @@ from fastapi.params import Depends
 from fastapi.routing import iter_route_contexts
 from fastapi.security.base import SecurityBase
 
-from pongee.channels.names import check_channel
+from pongee.app_channels import ChannelFace
 from pongee.clock import Clock
-from pongee.codes import CloseCode, may_be_sent
+from pongee.codes import may_be_sent
 from pongee.errors import ConfigurationError, Refused, UsageError
 from pongee.guards.client_ip import TrustedProxies
 from pongee.guards.origin import OriginPolicy
+from pongee.handlers.signature import handler_name
 from pongee.limits import Caps, Limits
 from pongee.links.base import Overflow
 from pongee.logs import install_redaction
 from pongee.node import Node
 from pongee.registry import ConnectionInfo
-from pongee.sessions.declare import handler_name, read_handler
+from pongee.sessions.declare import read_handler
 from pongee.sessions.detach import keeps_nothing
 from pongee.sessions.endpoint import EndpointTable, make_endpoint
 from pongee.sessions.handshake import HandshakeMiddleware
@@ -48,7 +50,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
 OnConnect = TypeVar("OnConnect", bound=Callable[[Session[Any, Any]], Awaitable[None]])
 
 
-class Pongee:
+class Pongee(ChannelFace):
     """The real-time layer of one FastAPI application.
 
     Args:
@@ -84,6 +86,7 @@ class Pongee:
         self._app: FastAPI | None = None
         self._table: EndpointTable | None = None
         self._running = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     # Declaring
 
@@ -223,6 +226,7 @@ class Pongee:
         try:
             if self._running == 1:
                 self._start()
+                await self._node.board.start()
             yield
         finally:
             self._running -= 1
@@ -238,6 +242,8 @@ class Pongee:
         install_redaction()
         self._table = EndpointTable(self._app.routes)
         self._table.check()
+        self._node.declared.check()
+        self._loop = asyncio.get_running_loop()
         self._node.runtime.draining = False
         self._node.runtime.detachable = keeps_nothing(self._app, HandshakeMiddleware)
 
@@ -251,47 +257,35 @@ class Pongee:
 
     # Acting
 
-    async def publish(self, channel: str, data: Any, *, key: str | None = None) -> int:
-        """Hand `data` to everybody subscribed to `channel`.
-
-        Args:
-            channel: a name of 1 to 255 printable characters.
-            data: ``str`` and ``bytes`` reach text and binary endpoints as they are; anything else
-                is written as JSON, once.
-            key: what ``latest_per_key`` compares.
-
-        Returns:
-            How many sessions it was handed to.
-
-        Raises:
-            UsageError: the name is not allowed, or `data` cannot be written as JSON.
-
-        Delivery: at most once, on the next turn of the event loop, in the order of calls for each
-        channel; never waits for a client. Under load messages gather for up to 20 ms.
-        """
-        return self._node.publish(check_channel(channel), data, key)
-
     async def disconnect(
         self,
         *,
         id: str | None = None,  # noqa: A002 - the word users know
         user: str | None = None,
-        code: int = CloseCode.DISCONNECTED,
-        reason: str = "disconnected",
+        code: int | None = None,
+        reason: str | None = None,
     ) -> int:
-        """End sessions: the one with `id`, or all of `user`.
+        """End connections, sessions and client SDKs alike: the one with `id`, or all of `user`.
+
+        Args:
+            id: of a session or client.
+            user: the user's id.
+            code: by default 4403 for sessions and 3503 for client SDKs, which do not come back.
+            reason: one line.
 
         Returns:
             How many.
 
         Raises:
-            UsageError: neither or both were given, or `code` must not be sent.
+            UsageError: neither or both were given, or `code` must not be sent; client SDKs take
+                3000 to 4999.
         """
-        if (id is None) == (user is None):
-            raise UsageError("disconnect(id=...) or disconnect(user=...): give one of the two")
-        if not may_be_sent(code):
+        if code is not None and not may_be_sent(code):
             raise UsageError(f"close code {code} must not be sent")
-        return self._node.disconnect(id=id, user=user, code=code, reason=reason)
+        found = self._node.find(id=id, user=user)
+        for connection in found:
+            connection.disconnect(code, reason)
+        return len(found)
 
     async def drain(self, window: float | None = None, *, deadline: float | None = None) -> None:
         """Refuse new handshakes and end every session with 1012.
@@ -325,16 +319,7 @@ class Pongee:
 
     def channels(self) -> dict[str, int]:
         """Channels with members on this process, and how many."""
-        return self._node.hub.channels()
-
-    def _origin_policy(self, origins: Sequence[str] | OriginPolicy | None) -> OriginPolicy:
-        if origins is None:
-            return self._origins
-        if isinstance(origins, OriginPolicy):
-            return origins
-        if isinstance(origins, str):
-            raise ConfigurationError(f"origins={origins!r}: give a list, origins=[{origins!r}]")
-        return OriginPolicy(origins)
+        return self._node.board.hub.channels()
 
 
 def _check_spec(spec: EndpointSpec) -> None:

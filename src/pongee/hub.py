@@ -33,7 +33,7 @@ from pongee.limits import (
     PENDING_MESSAGES,
     SHORTEST_REST,
 )
-from pongee.links.base import Batch, Outgoing
+from pongee.links.base import Batch, Outgoing, Overflow
 
 __all__ = ["Hub", "Subscriber"]
 
@@ -63,6 +63,11 @@ class Turns(Protocol):
 
 
 Members = dict[Subscriber, Callable[[Batch], None]]
+Encode = Callable[[str, Any, Format], str | bytes]
+
+
+def _encode_plain(channel: str, data: Any, form: Format) -> str | bytes:
+    return encode_any(data, form)
 
 
 class _Channel:
@@ -88,10 +93,10 @@ class _Channel:
     def busy(self) -> bool:
         return bool(self.waits or self._under_way)
 
-    def add(self, subscriber: Subscriber) -> None:
+    def add(self, subscriber: Subscriber, deliver: Callable[[Batch], None]) -> None:
         members = self.members.setdefault(subscriber.format, {})
         if subscriber not in members:
-            members[subscriber] = subscriber.deliver
+            members[subscriber] = deliver
             if self.waits:
                 self._late[subscriber] = len(self.pending.get(subscriber.format, ()))
 
@@ -111,8 +116,8 @@ class _Channel:
         ):
             _deliver(deliver, batch)
 
-    def keep(self, data: Any, key: str | None) -> None:
-        """Encode `data` for the members' formats.
+    def keep(self, make: Callable[[Format], Outgoing]) -> None:
+        """Encode a message for the members' formats.
 
         Raises:
             UsageError: it cannot be encoded for one of them; the others get it.
@@ -120,7 +125,7 @@ class _Channel:
         problem: UsageError | None = None
         for form in self.members:
             try:
-                message = Outgoing(encode_any(data, form), key)
+                message = make(form)
             except UsageError as error:
                 problem = error
                 continue
@@ -190,10 +195,16 @@ class Hub:
 
     Args:
         loop: returns the event loop whose turns are meant; a test gives one moved by hand.
+        encode: writes what is published in a channel for members of one format.
     """
 
-    def __init__(self, loop: Callable[[], Turns] = asyncio.get_running_loop) -> None:
+    def __init__(
+        self,
+        loop: Callable[[], Turns] = asyncio.get_running_loop,
+        encode: Encode = _encode_plain,
+    ) -> None:
         self._running_loop = loop
+        self._encode = encode
         self._channels: dict[str, _Channel] = {}
         self._busy: dict[_Channel, None] = {}
         self._loop: Turns | None = None
@@ -201,9 +212,33 @@ class Hub:
         self._resting = False
         self._began = 0.0  # when the hand-over under way did; 0 is none
 
-    def subscribe(self, channel: str, subscriber: Subscriber) -> None:
-        """Add `subscriber`; twice is once."""
-        self._channels.setdefault(channel, _Channel()).add(subscriber)
+    def subscribe(
+        self,
+        channel: str,
+        subscriber: Subscriber,
+        deliver: Callable[[Batch], None] | None = None,
+    ) -> None:
+        """Add `subscriber`; twice is once.
+
+        Args:
+            channel: its name.
+            subscriber: who.
+            deliver: takes its publications until `redirect`, instead of its own ``deliver``.
+        """
+        entry = self._channels.get(channel)
+        if entry is None:
+            entry = self._channels[channel] = _Channel()
+        entry.add(subscriber, deliver or subscriber.deliver)
+
+    def redirect(self, channel: str, subscriber: Subscriber) -> None:
+        """Hand over to its present ``deliver`` what waits for `subscriber`; then use its own.
+
+        Harmless when it is no member.
+        """
+        entry = self._channels.get(channel)
+        if entry is not None and subscriber in entry.members.get(subscriber.format, ()):
+            entry.discard(subscriber)
+            entry.add(subscriber, subscriber.deliver)
 
     def unsubscribe(self, channel: str, subscriber: Subscriber) -> None:
         """Remove `subscriber`; harmless when it is no member. An empty channel is forgotten."""
@@ -213,8 +248,24 @@ class Hub:
             if not entry.members:
                 del self._channels[channel]
 
-    def publish(self, channel: str, data: Any, key: str | None = None) -> int:
+    def publish(
+        self,
+        channel: str,
+        data: Any,
+        key: str | None = None,
+        *,
+        offset: int = 0,
+        overflow: Overflow | None = None,
+    ) -> int:
         """Keep `data` for every member until the next turn of the event loop.
+
+        Args:
+            channel: its name.
+            data: what `encode` takes.
+            key: what ``latest_per_key`` compares.
+            offset: in the channel's stream.
+            overflow: what a member's full outbox does with it; `None` is what the member's own
+                policy says.
 
         Returns:
             How many members it is for.
@@ -228,7 +279,9 @@ class Hub:
         if entry is None:
             return 0
         try:
-            entry.keep(data, key)
+            entry.keep(
+                lambda form: Outgoing(self._encode(channel, data, form), key, offset, overflow)
+            )
         finally:
             if entry.waits:
                 self._busy[entry] = None

@@ -18,8 +18,10 @@ __all__ = [
     "FLUSH_REST",
     "FLUSH_STEP",
     "FLUSH_WRITES",
+    "HELD_MESSAGES",
     "HOOK_TIMEOUT",
     "IDEMPOTENCY_KEYS",
+    "LEAVE_DELAY",
     "LOGGED_PATH",
     "LOGGED_REASON",
     "MAX_CHANNEL_LENGTH",
@@ -31,6 +33,8 @@ __all__ = [
     "ORIGIN_SIZE",
     "PENDING_BYTES",
     "PENDING_MESSAGES",
+    "PRESENCE_REFRESH",
+    "PRESENCE_TTL",
     "RETRY_PAUSE",
     "SHORTEST_REST",
     "STATIC_TOKEN_SIZE",
@@ -41,6 +45,7 @@ __all__ = [
     "SWEEP_STEP",
     "TOKEN_SIZE",
     "Caps",
+    "ClientLimits",
     "Limits",
 ]
 
@@ -121,6 +126,19 @@ PENDING_BYTES = 4 * MIB
 BATCH_BYTES = 256 * KIB
 """Bytes written to one member at once. More: several writes, so that the transport can say stop."""
 
+HELD_MESSAGES = 10_000
+"""Publications held for a client while it subscribes. More: it has to subscribe again."""
+
+PRESENCE_TTL = 60.0
+"""Seconds an entry of presence lasts that is not renewed, because its process is gone."""
+
+PRESENCE_REFRESH = 25.0
+"""Seconds between two renewals of a process's entries of presence."""
+
+LEAVE_DELAY = 2.0
+"""Seconds after which the members of a channel are told that a user's connection was lost, if the
+user has not come back; a user who has is told about at once."""
+
 RETRY_PAUSE = 5.0
 """Seconds after a failed fetch before the next one: short, since nobody gets in meanwhile."""
 
@@ -199,6 +217,46 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClientLimits:
+    """The bounds of one client's connection, that of an SDK.
+
+    Attributes:
+        max_message_size: bytes of one inbound frame. More: close 1009 (over HTTP: 413).
+        max_subscriptions: channels of one client. More: error 106; of the server's own: close 3505.
+        waiting_commands: commands that wait for those before them. Half of them: reading pauses.
+            More: close 3013.
+        concurrent_calls: RPC calls of one client at once. More: the next commands wait.
+        outbox_messages: messages waiting for a client that reads slowly. Full: close 3008, and
+            the SDK comes back for what it missed; or what the channel's ``overflow`` says.
+        outbox_bytes: the same in bytes.
+        write_deadline: seconds one write may make no progress. Then the transport is aborted.
+        close_timeout: seconds the last messages and the close frame may take. Then abort.
+        connect_timeout: seconds until the connect command. Later: close 3502.
+        refused_timeout: seconds a client may stay that was answered an error to it. Then closed.
+        expiry_grace: seconds between the end of a token and what follows: close 3005, or
+            unsubscribe 2501.
+        recovered_publications: that a client may have missed. More: not recovered; it starts from
+            the present. Also what one command may read of the history.
+    """
+
+    max_message_size: int = 64 * KIB
+    max_subscriptions: int = 128
+    waiting_commands: int = 1024
+    concurrent_calls: int = 8
+    outbox_messages: int = 8192
+    outbox_bytes: int = 1 * MIB
+    write_deadline: float = 10.0
+    close_timeout: float = 5.0
+    connect_timeout: float = 10.0
+    refused_timeout: float = 5.0
+    expiry_grace: float = 25.0
+    recovered_publications: int = 300
+
+    def __post_init__(self) -> None:
+        _require_positive(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Caps:
     """The bounds of one process.
 
@@ -219,7 +277,7 @@ class Caps:
         _require_positive(self)
 
 
-def _require_positive(bounds: Limits | Caps) -> None:
+def _require_positive(bounds: Limits | ClientLimits | Caps) -> None:
     for field in fields(bounds):
         value = getattr(bounds, field.name)
         if value is None and field.default is None:

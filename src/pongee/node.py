@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from typing import Any
 
+from pongee.brokers.memory import MemoryBroker
+from pongee.centrifuge.client import Client
+from pongee.centrifuge.service import ENCODERS, Service
 from pongee.clock import Clock, SystemClock, TimerWheel
-from pongee.codes import CauseKind, CloseCause, CloseCode
+from pongee.errors import UsageError
 from pongee.guards.capacity import Capacity
 from pongee.guards.client_ip import TrustedProxies
-from pongee.hub import Hub
+from pongee.handlers.table import Declared
 from pongee.limits import STOP_TIMEOUT, Caps
 from pongee.links.stall import StallWatch
 from pongee.registry import Connected, Registry
 from pongee.sessions.runtime import Runtime
-from pongee.sessions.session import Session
+from pongee.switchboard import Switchboard
 from pongee.telemetry import Telemetry, log_event
 
 __all__ = ["Node"]
@@ -40,7 +42,8 @@ class Node:
     ) -> None:
         clock = clock or SystemClock()
         wheel = TimerWheel(clock)
-        self.hub = Hub()
+        self.declared = Declared()
+        self.board = Switchboard(MemoryBroker(clock, wheel), wheel, ENCODERS)
         self.registry = Registry()
         self.telemetry = Telemetry(log_event)
         self.capacity = Capacity(caps)
@@ -48,7 +51,8 @@ class Node:
             clock=clock,
             wheel=wheel,
             watch=StallWatch(wheel),
-            hub=self.hub,
+            board=self.board,
+            options_of=self.declared.options_of,
             registry=self.registry,
             capacity=self.capacity,
             telemetry=self.telemetry,
@@ -56,29 +60,25 @@ class Node:
             ping_interval=ping_interval,
             _prefix=secrets.token_hex(4) + "-",
         )
+        self.service = Service(self.runtime, self.board, self.declared, secrets.token_hex(8))
 
-    def publish(self, channel: str, data: Any, key: str | None = None) -> int:
-        """Hand `data` to the members of `channel` on this process; never waits for a client."""
-        return self.hub.publish(channel, data, key)
-
-    def disconnect(
+    def find(
         self,
         *,
         id: str | None = None,  # noqa: A002 - the word users know
         user: str | None = None,
-        code: int = CloseCode.DISCONNECTED,
-        reason: str = "disconnected",
-    ) -> int:
-        """End sessions by id or by user; returns how many."""
-        found: tuple[Connected, ...] = ()
-        if id is not None:
+    ) -> tuple[Connected, ...]:
+        """Find connections by id or by user.
+
+        Raises:
+            UsageError: neither or both were given.
+        """
+        if id is not None and user is None:
             one = self.registry.get(id)
-            found = () if one is None else (one,)
-        elif user is not None:
-            found = self.registry.of_user(user)
-        for connection in found:
-            connection.disconnect(code, reason)
-        return len(found)
+            return () if one is None else (one,)
+        if user is not None and id is None:
+            return self.registry.of_user(user)
+        raise UsageError("id=... or user=...: give one of the two")
 
     async def drain(self, window: float, deadline: float | None = None) -> None:
         """Refuse new handshakes and end every session with 1012, spread evenly over `window`.
@@ -92,10 +92,10 @@ class Node:
         """
         runtime = self.runtime
         runtime.draining = True
-        sessions = list(self.registry)
-        for number, connection in enumerate(sessions):
-            delay = window * number / len(sessions)
-            runtime.wheel.call_later(delay, lambda one=connection: _leave(one))  # type: ignore[misc]
+        leaving = self._connections()
+        for number, connection in enumerate(leaving):
+            delay = window * number / len(leaving)
+            runtime.wheel.call_later(delay, connection.leave)
         if deadline is None:
             await self.runtime.all_finished()
             return
@@ -114,14 +114,20 @@ class Node:
     async def stop(self) -> None:
         """End what is left, at once, and forget every timer."""
         self.runtime.draining = True
-        for connection in self.registry:
-            _leave(connection)
+        for connection in self._connections():
+            connection.leave()
         if not await self._finished_within(STOP_TIMEOUT):
             self.abort()
             if not await self._finished_within(STOP_TIMEOUT):
                 logger.error("left behind at the end: %d sessions", len(self.runtime.unfinished))
+        await self.board.stop()
         self.runtime.wheel.close()
         self.runtime.watch.reset()
+
+    def _connections(self) -> list[Connected]:
+        """Everybody, clients that have not sent their first command included."""
+        early = (owner for owner in self.runtime.unfinished if isinstance(owner, Client))
+        return list(dict.fromkeys([*self.registry, *early]))
 
     async def _finished_within(self, seconds: float) -> bool:
         # Real seconds, whatever the injected clock says: the server waits for us.
@@ -131,10 +137,3 @@ class Node:
         except TimeoutError:
             return False
         return True
-
-
-def _leave(connection: Connected) -> None:
-    if isinstance(connection, Session):
-        connection.end(
-            CloseCause(CauseKind.DRAINING, CloseCode.SERVICE_RESTART, "server is leaving")
-        )

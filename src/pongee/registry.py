@@ -59,8 +59,11 @@ class Connected(Protocol):
     def info(self) -> ConnectionInfo:
         """Take a snapshot."""
 
-    def disconnect(self, code: int, reason: str) -> None:
-        """End it."""
+    def disconnect(self, code: int | None = None, reason: str | None = None) -> None:
+        """End it, with a code of its own kind by default."""
+
+    def leave(self) -> None:
+        """End it, because the process leaves."""
 
 
 class Registry:

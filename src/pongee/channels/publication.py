@@ -11,10 +11,18 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pongee.channels.encoding import check_text, to_json
+from pongee.channels.encoding import Format, check_text, to_json
 from pongee.errors import UsageError
 
-__all__ = ["NOWHERE", "ClientInfo", "Position", "Publication", "publication_of"]
+__all__ = [
+    "NOWHERE",
+    "ClientInfo",
+    "Position",
+    "Presence",
+    "Publication",
+    "encode_plain",
+    "publication_of",
+]
 
 
 class Position(NamedTuple):
@@ -76,6 +84,13 @@ class Publication(msgspec.Struct, omit_defaults=True):
         return Position(self.offset, self.epoch)
 
 
+class Presence(msgspec.Struct, frozen=True):
+    """Somebody came to a channel, or left it."""
+
+    info: ClientInfo
+    left: bool
+
+
 def publication_of(
     data: Any, *, key: str | None = None, tags: Mapping[str, str] | None = None
 ) -> Publication:
@@ -94,3 +109,21 @@ def publication_of(
     if isinstance(data, str):
         check_text(data)
     return Publication(to_json(data).encode(), key=key, tags=plain)
+
+
+def encode_plain(publication: Publication, form: Format) -> str | bytes:
+    """Write `publication` for plain endpoints of one format.
+
+    Text endpoints get a JSON string's text and any other JSON as text; binary endpoints the same,
+    a text as its UTF-8; JSON endpoints get JSON. Bytes are bytes to the first two.
+
+    Raises:
+        UsageError: bytes that JSON cannot carry.
+    """
+    data = publication.data
+    if publication.binary:
+        return to_json(data) if form == "json" else data
+    if form != "json" and data.startswith(b'"'):
+        text: str = msgspec.json.decode(data)
+        return text.encode() if form == "bytes" else text
+    return data.decode()

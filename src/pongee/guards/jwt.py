@@ -108,14 +108,24 @@ class JWTVerifier:
             InvalidToken: it proves nothing; `why` says what is wrong with it.
             Refused: 503, the issuer's keys cannot be had now.
         """
+        claims = await self.read(token)
+        return Identity(self._user(claims), _moment(claims, "exp"), claims)
+
+    async def read(self, token: str) -> dict[str, Any]:
+        """Return the claims of `token`, of which those of time, issuer and audience are checked.
+
+        Raises:
+            InvalidToken: it proves nothing; `why` says what is wrong with it.
+            Refused: 503, the issuer's keys cannot be had now.
+        """
         if not token.isascii():  # base64url and dots (RFC 7515 section 7.1)
             raise InvalidToken("not a JWT")
         key = (
             self._key if self._key_set is None else await self._published_key(self._key_set, token)
         )
         claims = self._decode(token, key)
-        expires_at = self._check_moments(claims)
-        return Identity(user=self._user(claims), expires_at=expires_at, claims=claims)
+        self._check_moments(claims)
+        return claims
 
     async def _published_key(self, key_set: KeySet, token: str) -> jwt.PyJWK:
         try:
@@ -143,19 +153,18 @@ class JWTVerifier:
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
             raise InvalidToken(_why(error)) from None
 
-    def _check_moments(self, claims: Mapping[str, Any]) -> float | None:
+    def _check_moments(self, claims: Mapping[str, Any]) -> None:
         now = self._now()
         expires_at = _moment(claims, "exp")
         if expires_at is None and self._require_exp:
             raise InvalidToken("never expires")
         # RFC 7519 section 4.1.4: not accepted "on or after" exp; a small leeway is allowed.
         if expires_at is not None and now - self._leeway >= expires_at:
-            raise InvalidToken("expired")
+            raise InvalidToken("expired", expired=True)
         for name in ("nbf", "iat"):  # sections 4.1.5 and 4.1.6
             moment = _moment(claims, name)
             if moment is not None and now + self._leeway < moment:
                 raise InvalidToken("not valid yet" if name == "nbf" else "issued in the future")
-        return expires_at
 
     def _user(self, claims: Mapping[str, Any]) -> str:
         value = claims.get(self._user_claim)

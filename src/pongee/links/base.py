@@ -10,21 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
+from pongee.channels.options import Overflow
 from pongee.codes import CloseCause
 
 __all__ = ["Batch", "Capabilities", "Link", "LinkStatistics", "Outgoing", "Overflow", "Receiver"]
-
-Overflow = Literal["disconnect", "drop_oldest", "latest_per_key"]
-"""What happens when a client reads too slowly and its outbox is full.
-
-``disconnect``: the client is cut without a close frame, which would wait behind the data; the cause
-says 1013.
-``drop_oldest``: the oldest waiting message is dropped and counted.
-``latest_per_key``: a waiting message is replaced by a newer one with the same key; messages
-without a key, or a full outbox, fall back to ``drop_oldest``.
-"""
 
 
 class Outgoing:
@@ -33,16 +24,26 @@ class Outgoing:
     Attributes:
         data: `str` travels as a text frame, `bytes` as a binary frame.
         key: what ``latest_per_key`` compares, or `None`.
+        offset: in its channel's stream; 0 is none.
+        overflow: what a full outbox does with it; `None` is the link's own policy.
         size: bytes, as the outbox counts them.
         event: the ASGI message, built once and shared; never changed by anybody.
         frames: finished frames by compression window, made when first asked for (`links.direct`).
     """
 
-    __slots__ = ("data", "event", "frames", "key", "size")
+    __slots__ = ("data", "event", "frames", "key", "offset", "overflow", "size")
 
-    def __init__(self, data: str | bytes, key: str | None = None) -> None:
+    def __init__(
+        self,
+        data: str | bytes,
+        key: str | None = None,
+        offset: int = 0,
+        overflow: Overflow | None = None,
+    ) -> None:
         self.data = data
         self.key = key
+        self.offset = offset
+        self.overflow = overflow
         self.frames: dict[int, bytes] = {}
         if isinstance(data, str):
             # Counting UTF-8 bytes would cost an encoding; this is exact for ASCII and an upper

@@ -11,6 +11,9 @@ drop_oldest    oldest dropped until it fits                kept like any other
 latest_per_key oldest dropped until it fits                replaces a waiting equal key,
                                                            in its place in the queue
 ============== =========================================== =============================
+
+A message may bring a policy of its own, that of its channel: one with ``disconnect`` is never
+dropped for another, and when nothing that waits may be dropped, the outbox is full.
 """
 
 from __future__ import annotations
@@ -84,24 +87,26 @@ class Outbox:
 
     def push(self, message: Outgoing) -> Pushed:
         """Keep `message`, making room as the policy says."""
-        if self._policy == "disconnect":
-            if self._would_overflow(message):
-                self.dropped += 1
-                return Pushed.FULL
-            self.append(message)
-            return Pushed.KEPT
-        if self._policy == "latest_per_key" and message.key in self._keyed:
+        policy = message.overflow or self._policy
+        if policy == "latest_per_key" and message.key in self._keyed:
             self._replace(message)
+        elif policy == "disconnect":
+            while self._would_overflow(message):
+                if not self._drop_oldest():
+                    self.dropped += 1
+                    return Pushed.FULL
+            self.append(message)
         else:
             self.append(message)
         while self.over:
-            self.popleft()
-            self.dropped += 1
+            if not self._drop_oldest():
+                return Pushed.FULL
         return Pushed.KEPT
 
     def append(self, message: Outgoing) -> None:
         """Keep `message` whatever the bound says; for senders that wait their turn."""
-        if self._policy == "latest_per_key" and message.key is not None:
+        policy = message.overflow or self._policy
+        if policy == "latest_per_key" and message.key is not None:
             self._keyed[message.key] = self._next
         self.waiting[self._next] = message
         self._next += 1
@@ -109,11 +114,7 @@ class Outbox:
 
     def popleft(self) -> Outgoing:
         """Take the oldest message."""
-        number, message = self.waiting.popitem(last=False)
-        self.bytes -= message.size
-        if message.key is not None and self._keyed.get(message.key) == number:
-            del self._keyed[message.key]
-        return message
+        return self._take(next(iter(self.waiting)))
 
     def clear(self) -> None:
         """Drop and count everything that waits."""
@@ -121,6 +122,22 @@ class Outbox:
         self.waiting.clear()
         self._keyed.clear()
         self.bytes = 0
+
+    def _take(self, number: int) -> Outgoing:
+        message = self.waiting.pop(number)
+        self.bytes -= message.size
+        if message.key is not None and self._keyed.get(message.key) == number:
+            del self._keyed[message.key]
+        return message
+
+    def _drop_oldest(self) -> bool:
+        """Drop the oldest message that may be dropped; false if none may."""
+        for number, message in self.waiting.items():
+            if (message.overflow or self._policy) != "disconnect":
+                self._take(number)
+                self.dropped += 1
+                return True
+        return False
 
     def _would_overflow(self, message: Outgoing) -> bool:
         if not self.waiting:

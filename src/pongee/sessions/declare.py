@@ -14,10 +14,9 @@ Two lifetimes of ``yield`` dependencies follow from FastAPI's own ``scope=``:
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import BackgroundTasks, Response
@@ -28,6 +27,15 @@ from starlette.responses import Response as StarletteResponse
 from starlette.websockets import WebSocket
 
 from pongee.errors import ConfigurationError
+from pongee.handlers.signature import (
+    bare,
+    call_name,
+    handler_name,
+    is_a,
+    is_generator,
+    parameters_of,
+    walk,
+)
 from pongee.sessions.session import Session
 
 __all__ = [
@@ -76,7 +84,7 @@ def read_handler(handler: Callable[..., Any], path: str, auth: Any) -> HandlerSh
             f"{name}: a session's handler lives as long as its connection, so it must be "
             "`async def`; move blocking work into `await run_in_threadpool(...)`"
         )
-    parameters = _parameters(handler, name)
+    parameters = parameters_of(handler, name)
     for parameter in parameters:
         _check_parameter(name, parameter)
     sessions = [p for p in parameters if _session_types(p.annotation) is not None]
@@ -91,7 +99,7 @@ def read_handler(handler: Callable[..., Any], path: str, auth: Any) -> HandlerSh
             f"{name}: say what travels, such as `Session[str, str]` or `Session[In, Out]` with "
             "Pydantic models, not a bare `Session`"
         )
-    own_websocket = next((p.name for p in parameters if _is(p.annotation, WebSocket)), None)
+    own_websocket = next((p.name for p in parameters if is_a(p.annotation, WebSocket)), None)
     return HandlerShape(
         session=sessions[0].name,
         incoming=types[0],
@@ -109,17 +117,17 @@ def check_lifetimes(dependant: Dependant, name: str) -> None:
         ConfigurationError: ``BackgroundTasks`` or ``Response`` somewhere below, or a dependency
             that outlives one it was made from.
     """
-    for node in _walk(dependant):
+    for node in walk(dependant):
         if node.background_tasks_param_name or node.response_param_name:
             what = "BackgroundTasks" if node.background_tasks_param_name else "Response"
-            raise ConfigurationError(f"{name}: {_call_name(node)} takes {what}; {_TRAPS[what]}")
-        if node.scope == "function" and _is_generator(node.call):
-            for below in _walk(node):
-                if below is not node and _is_generator(below.call) and below.scope != "function":
+            raise ConfigurationError(f"{name}: {call_name(node)} takes {what}; {_TRAPS[what]}")
+        if node.scope == "function" and is_generator(node.call):
+            for below in walk(node):
+                if below is not node and is_generator(below.call) and below.scope != "function":
                     raise ConfigurationError(
-                        f"{name}: {_call_name(node)} stays open as long as the handler, but "
-                        f"{_call_name(below)}, which it is made from, is released before the "
-                        f"session goes live; mark it Depends({_call_name(below)}, "
+                        f"{name}: {call_name(node)} stays open as long as the handler, but "
+                        f"{call_name(below)}, which it is made from, is released before the "
+                        f"session goes live; mark it Depends({call_name(below)}, "
                         'scope="function") as well, or open it per message inside the handler'
                     )
 
@@ -130,7 +138,7 @@ def check_cookies(dependant: Dependant, name: str, *, checked: bool) -> None:
     Raises:
         ConfigurationError: any site could use the users' cookies.
     """
-    for node in _walk(dependant):
+    for node in walk(dependant):
         for source in getattr(node.call, "sources", ()):
             if getattr(source, "needs_origin_check", False) and not checked:
                 raise ConfigurationError(
@@ -143,37 +151,11 @@ def released_early(dependant: Dependant) -> list[str]:
     """Name the ``yield`` dependencies that are released before the session goes live."""
     return sorted(
         {
-            _call_name(node)
-            for node in _walk(dependant)
-            if _is_generator(node.call) and node.scope != "function"
+            call_name(node)
+            for node in walk(dependant)
+            if is_generator(node.call) and node.scope != "function"
         }
     )
-
-
-def handler_name(handler: Callable[..., Any]) -> str:
-    """Name a handler for people, whatever callable it is."""
-    plain = _plain(handler)
-    name = getattr(plain, "__qualname__", None) or type(plain).__qualname__
-    return f"{plain.__module__}.{name}"
-
-
-def _plain(handler: Callable[..., Any]) -> Callable[..., Any]:
-    while isinstance(handler, functools.partial):
-        handler = handler.func
-    return handler
-
-
-def _parameters(handler: Callable[..., Any], name: str) -> list[inspect.Parameter]:
-    """Read the parameters with their annotations evaluated, quoted ones and nested ones too."""
-    try:
-        hints = typing.get_type_hints(_plain(handler), include_extras=True)
-    except NameError as error:
-        raise ConfigurationError(
-            f"{name}: an annotation cannot be resolved when the program runs: {error}; import it "
-            "outside of `if TYPE_CHECKING:`, or define it at module level"
-        ) from error
-    parameters = inspect.signature(handler).parameters.values()
-    return [p.replace(annotation=hints.get(p.name, p.annotation)) for p in parameters]
 
 
 _TRAPS = {
@@ -183,21 +165,17 @@ _TRAPS = {
 
 
 def _check_parameter(name: str, parameter: inspect.Parameter) -> None:
-    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-        raise ConfigurationError(f"{name}: name each parameter; *{parameter.name} says nothing")
-    if parameter.kind is parameter.POSITIONAL_ONLY:
-        raise ConfigurationError(f"{name}: {parameter.name} cannot be positional-only")
     for what, kinds in (
         ("BackgroundTasks", (BackgroundTasks, StarletteBackgroundTasks)),
         ("Response", (Response, StarletteResponse)),
     ):
-        if any(_is(parameter.annotation, kind) for kind in kinds):
+        if any(is_a(parameter.annotation, kind) for kind in kinds):
             raise ConfigurationError(f"{name}: {parameter.name} is {what}; {_TRAPS[what]}")
 
 
 def _session_types(annotation: Any) -> tuple[Any, ...] | None:
     """``(In, Out)`` of a session annotation, ``()`` for a bare one, `None` for anything else."""
-    annotation = _bare(annotation)
+    annotation = bare(annotation)
     if annotation is Session:
         return ()
     if typing.get_origin(annotation) is Session:
@@ -235,34 +213,6 @@ def _held_open(parameter: inspect.Parameter) -> inspect.Parameter:
 
 
 def _as_function_scope(depends: Depends) -> Depends:
-    if depends.scope is None and _is_generator(depends.dependency):
+    if depends.scope is None and is_generator(depends.dependency):
         return dataclasses.replace(depends, scope="function")
     return depends
-
-
-def _walk(dependant: Dependant) -> Iterator[Dependant]:
-    yield dependant
-    for below in dependant.dependencies:
-        yield from _walk(below)
-
-
-def _is_generator(call: Any) -> bool:
-    if call is None:
-        return False
-    candidates = (inspect.unwrap(call), getattr(call, "__call__", None))  # noqa: B004
-    return any(inspect.isgeneratorfunction(c) or inspect.isasyncgenfunction(c) for c in candidates)
-
-
-def _call_name(dependant: Dependant) -> str:
-    return getattr(dependant.call, "__name__", None) or type(dependant.call).__name__
-
-
-def _bare(annotation: Any) -> Any:
-    if typing.get_origin(annotation) is Annotated:
-        return typing.get_args(annotation)[0]
-    return annotation
-
-
-def _is(annotation: Any, kind: type) -> bool:
-    annotation = _bare(annotation)
-    return isinstance(annotation, type) and issubclass(annotation, kind)

@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pongee.channels.options import ChannelOptions
 from pongee.clock import Clock, TimerWheel
 from pongee.guards.capacity import Capacity
 from pongee.guards.client_ip import TrustedProxies
-from pongee.hub import Hub
 from pongee.links.base import Link
 from pongee.links.stall import StallWatch
 from pongee.registry import Registry
+from pongee.switchboard import Switchboard
 from pongee.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Runtime:
     """One process's shared parts, wired by `node.Node`.
 
     Attributes:
+        board: channels of this process.
+        options_of: how a channel behaves.
         ping_interval: seconds between heartbeats where the server sends no pings.
         draining: the process is leaving: no new handshakes.
         endings: tasks that bring sessions to their end; kept so that none is lost half-way.
@@ -40,7 +43,8 @@ class Runtime:
     clock: Clock
     wheel: TimerWheel
     watch: StallWatch
-    hub: Hub
+    board: Switchboard
+    options_of: Callable[[str], ChannelOptions]
     registry: Registry
     capacity: Capacity
     telemetry: Telemetry

@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket
 
 from pongee.channels.encoding import Format
 from pongee.channels.names import check_channel
+from pongee.channels.publication import ClientInfo
 from pongee.codes import CauseKind, CloseCause, CloseCode, may_be_sent
 from pongee.errors import InvalidToken, MessageError, SessionClosed, UsageError
 from pongee.guards.rate import Window, buckets_of
@@ -35,6 +36,8 @@ from pongee.sessions.timers import SessionTimers
 from pongee.telemetry import JobCrashed, MessageRejected
 
 __all__ = ["Session"]
+
+LEAVING = CloseCause(CauseKind.DRAINING, CloseCode.SERVICE_RESTART, "server is leaving")
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -335,13 +338,30 @@ class Session(Generic[In, Out]):
         limit = self._spec.limits.max_subscriptions
         if channel not in self._channels and len(self._channels) >= limit:
             raise UsageError(f"a session may subscribe to at most {limit} channels")
+        if channel in self._channels:
+            return
         self._channels.add(channel)
-        self._runtime.hub.subscribe(channel, self)
+        runtime = self._runtime
+        await runtime.board.enter_live(channel, self, runtime.options_of(channel), self._info())
+        if self._cause is not None:
+            self._leave_channel(channel)  # it ended meanwhile
+            raise SessionClosed(self._cause)
 
     async def unsubscribe(self, channel: str) -> None:
         """Receive no more from `channel`. Harmless when not subscribed."""
-        self._channels.discard(channel)
-        self._runtime.hub.unsubscribe(channel, self)
+        if channel in self._channels:
+            self._channels.discard(channel)
+            self._leave_channel(channel)
+
+    def _leave_channel(self, channel: str) -> None:
+        runtime, lost = self._runtime, False
+        if self._cause is not None:
+            lost = self._cause.kind is CauseKind.CONNECTION_LOST
+        options = runtime.options_of(channel)
+        runtime.board.leave_live(channel, self, options, self._info(), lost=lost)
+
+    def _info(self) -> ClientInfo:
+        return ClientInfo(self.user or "", self.id)
 
     def spawn(self, job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run `job` beside the handler; it is cancelled when the session ends.
@@ -405,9 +425,17 @@ class Session(Generic[In, Out]):
                 self._close_done = asyncio.Event()
             await self._close_done.wait()
 
-    def disconnect(self, code: int, reason: str) -> None:
-        """End the session from outside its handler, without waiting."""
-        self.end(CloseCause(CauseKind.DISCONNECTED, code, reason))
+    def disconnect(self, code: int | None = None, reason: str | None = None) -> None:
+        """End the session from outside its handler, without waiting; by default with 4403."""
+        code = CloseCode.DISCONNECTED if code is None else code
+        self.end(CloseCause(CauseKind.DISCONNECTED, code, reason or "disconnected"))
+
+    def leave(self) -> None:
+        """End the session because the process leaves."""
+        self.end(LEAVING)
+
+    def on_gap(self, channel: str) -> None:
+        """Do nothing: a session has no position in a channel."""
 
     def end(self, cause: CloseCause) -> None:
         """End the session, once; later causes are ignored. Never raises, never waits."""
@@ -416,7 +444,7 @@ class Session(Generic[In, Out]):
         self._cause = cause
         self._runtime.registry.remove(self)
         for channel in self._channels:
-            self._runtime.hub.unsubscribe(channel, self)
+            self._leave_channel(channel)
         self._channels.clear()
         self._timers.cancel()
         self._inbox.close()

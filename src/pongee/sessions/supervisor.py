@@ -63,7 +63,7 @@ async def supervise(
         logger.debug("%s: cancelled by the server; session %s", session.route, session.id)
     finally:
         # Ignored if the session has ended, as it has unless the server cancelled us.
-        session.end(_leaving())
+        session.leave()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.shield(owner.wind_up())
 
@@ -125,7 +125,7 @@ class _Owner:
         self._handler = session.loop.create_task(body, name=self._spec.name)
         self._handler.add_done_callback(self._handler_done)
         if runtime.draining:
-            session.end(_leaving())  # its handshake began before the process decided to leave
+            session.leave()  # its handshake began before the process decided to leave
         else:
             session._timers.start(session.identity.expires_at)
 
@@ -215,10 +215,6 @@ class _Owner:
             return
         code = cause.code if may_be_sent(cause.code) else CloseCode.INTERNAL_ERROR
         await link.close(code, cause.reason)
-
-
-def _leaving() -> CloseCause:
-    return CloseCause(CauseKind.DRAINING, CloseCode.SERVICE_RESTART, "server is leaving")
 
 
 def _cause_of(error: BaseException | None) -> CloseCause:

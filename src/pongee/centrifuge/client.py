@@ -1,0 +1,578 @@
+"""One client: a connection that speaks the client protocol, from accept to the last handler. ▲
+
+A client needs no task while nothing happens. A frame is decoded as it arrives and its commands wait
+in a queue; a worker task carries them out one after the other and ends when the queue is empty.
+RPC calls run beside it, a few at once. So commands start in the order of arrival, an unsubscribe
+finds its subscribe done, and one client's publications keep their order.
+
+What each command does is in `centrifuge.commands`, `centrifuge.subscribing` and
+`centrifuge.connecting`; what is legal when is in `centrifuge.rules`.
+
+All methods are for the event loop's thread. A client ends once: the first `end` wins, whoever calls
+it; from then on the registry and its channels do not know it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from starlette.datastructures import Headers
+
+from pongee.centrifuge import commands, connecting
+from pongee.centrifuge.codes import DISCONNECTS, Disconnect, is_disconnect_code
+from pongee.centrifuge.errors import DisconnectClient
+from pongee.centrifuge.messages import (
+    Command,
+    Error,
+    MalformedFrame,
+    Message,
+    Push,
+    Reply,
+    raw,
+)
+from pongee.centrifuge.rules import Phase, Ruling, judge, request_of
+from pongee.centrifuge.service import Codec, Service, new_client_id
+from pongee.centrifuge.subscription import Subscription
+from pongee.channels.encoding import Format, to_json
+from pongee.channels.publication import ClientInfo
+from pongee.clock import Timer
+from pongee.codes import CauseKind, CloseCause, CloseCode
+from pongee.errors import SessionClosed, UsageError
+from pongee.guards.verdict import ANONYMOUS, Identity
+from pongee.handlers.faults import client_error
+from pongee.limits import HOOK_TIMEOUT
+from pongee.links.base import Batch, Link, Outgoing
+from pongee.registry import ConnectionInfo
+from pongee.telemetry import SessionEnded, SessionOpened, TransportAborted
+
+__all__ = ["Client"]
+
+logger = logging.getLogger("pongee.channels")
+
+
+class Client:
+    """A client that is connected with an SDK; handlers get it by naming it: ``client: Client``.
+
+    Attributes:
+        id: unique among all clients.
+        identity: what the auth policy established.
+        address: the client's IP address as the trusted proxies tell it.
+        since: when it was accepted, in Unix seconds.
+        name: of the SDK, as it says.
+        version: of the application, as it says.
+        conn_info: JSON that others see of it; from the token's ``info``, or set in ``on_connect``.
+        state: the application's own notes.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_appointments",
+        "_calls",
+        "_codec",
+        "_ending",
+        "_expiry",
+        "_ids",
+        "_link",
+        "_pinged",
+        "_queue",
+        "_received",
+        "_slot",
+        "_worker",
+        "address",
+        "cause",
+        "conn_info",
+        "deliver",
+        "format",
+        "id",
+        "identity",
+        "loop",
+        "name",
+        "phase",
+        "route",
+        "scope",
+        "service",
+        "session",
+        "since",
+        "state",
+        "subscriptions",
+        "version",
+        "wanted",
+    )
+
+    def __init__(
+        self,
+        service: Service,
+        codec: Codec,
+        form: Format,
+        scope: dict[str, Any],
+        *,
+        address: str | None,
+        route: str,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.id = new_client_id()
+        self.service = service
+        self.scope = scope
+        self.address = address
+        self.route = route
+        self.loop = loop
+        self.since = service.runtime.clock.time()
+        self.identity: Identity = ANONYMOUS
+        self.name = ""
+        self.version = ""
+        self.conn_info = b""
+        self.state: Any = None
+        self.phase = Phase.OPEN
+        self.cause: CloseCause | None = None
+        self.format = form
+        self.session = ""  # names it on transports without a connection of their own
+        self.wanted: list[str] = []
+        self.subscriptions: dict[str, Subscription] = {}
+        self._codec = codec
+        self._link: Link
+        self._slot: Any = None
+        self._queue: deque[tuple[int, str, Any]] | None = None
+        self._worker: asyncio.Task[None] | None = None
+        self._calls: set[asyncio.Task[None]] | None = None
+        self._ids: set[int] = set()
+        self._ending: asyncio.Task[None] | None = None
+        self._pinged = False
+        self._received = 0
+        self._appointments: Timer | None = None  # connect, ping or pong: one at a time
+        self._expiry: Timer | None = None
+
+    def __repr__(self) -> str:
+        return f"<Client {self.id} user={self.user!r} {self.phase.name.lower()}>"
+
+    # Who
+
+    @property
+    def user(self) -> str | None:
+        """The user's id, or `None` for one who is anonymous."""
+        return self.identity.user
+
+    @property
+    def headers(self) -> Headers:
+        """Headers of the handshake."""
+        return Headers(raw=self.scope["headers"])
+
+    @property
+    def channels(self) -> list[str]:
+        """Channels it is subscribed to."""
+        return [name for name, sub in self.subscriptions.items() if sub.live]
+
+    def info_in(self, chan_info: bytes = b"") -> ClientInfo:
+        """What others see of it."""
+        return ClientInfo(self.user or "", self.id, self.conn_info, chan_info)
+
+    # The application's commands
+
+    async def send(self, data: Any) -> None:
+        """Send a message outside of any channel; the SDK's ``message`` event.
+
+        Raises:
+            UsageError: `data` cannot be written as JSON.
+            SessionClosed: it is gone.
+        """
+        if self.cause is not None:
+            raise SessionClosed(self.cause)
+        self.push(Push(message=Message(raw(to_json(data).encode()))))
+
+    async def subscribe(self, channel: str) -> None:
+        """Subscribe it to `channel` from the server's side. Twice is once.
+
+        Raises:
+            UsageError: no such channel is declared, or it has too many.
+            SessionClosed: it is gone.
+        """
+        if self.phase is Phase.CONNECTING:
+            self.wanted.append(channel)  # in the reply to connect
+        else:
+            await commands.subscribe_by_server(self, channel)
+
+    async def unsubscribe(self, channel: str, code: int = 2000, reason: str = "") -> None:
+        """End its subscription to `channel`. Harmless when there is none.
+
+        Args:
+            channel: its name.
+            code: 2000 to 2999; from 2500 on, the SDK subscribes again.
+            reason: one line; by default the code's.
+
+        Raises:
+            UsageError: a code that may not be used.
+        """
+        commands.unsubscribe_by_server(self, channel, code, reason)
+
+    def disconnect(self, code: int | None = None, reason: str | None = None) -> None:
+        """End the connection, without waiting.
+
+        Args:
+            code: 3000 to 4999, by default 3503: the SDK does not come back.
+            reason: one line; by default the code's.
+
+        Raises:
+            UsageError: a code that may not be used.
+        """
+        code = Disconnect.FORCE_DISCONNECT if code is None else code
+        if not is_disconnect_code(code):
+            raise UsageError(f"disconnect code {code}: 3000 to 4999 may be used")
+        self.end(code, reason or "", CauseKind.DISCONNECTED)
+
+    def refresh(self, expires_at: float | None) -> None:
+        """Let it stay until `expires_at`, in Unix seconds; `None` is for ever."""
+        connecting.set_expiry(self, expires_at)
+
+    # Beginning
+
+    def open(self, link: Link, slot: Any) -> None:
+        """Give it its link and its place; from here on it is owned."""
+        self._link = link
+        self._slot = slot
+        self.deliver: Callable[[Batch], None] = link.deliver  # the hub's, with nothing in between
+        runtime = self.service.runtime
+        runtime.unfinished[self] = link
+        if runtime.draining:
+            self.leave()
+            return
+        self._appointments = runtime.wheel.call_later(
+            self.service.spec.limits.connect_timeout, self._stale
+        )
+
+    def claim_user(self, user: str) -> None:
+        """Count it for `user`.
+
+        Raises:
+            Refused: the user has too many connections.
+        """
+        if self._slot is not None:
+            self._slot.claim_user(user)
+
+    def ready(self) -> None:
+        """Learn that the connect command is answered."""
+        runtime, spec = self.service.runtime, self.service.spec
+        self.phase = Phase.READY
+        runtime.registry.add(self)
+        runtime.telemetry.emit(SessionOpened(self.id, self.route, self.user, self.address))
+        # Somewhere in the second half of an interval, so that pings spread out.
+        first = spec.ping_interval * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        self._appoint(first, self._ping)
+
+    def refuse(self) -> None:
+        """Learn that the connect command was answered with an error: wait for its departure."""
+        self.phase = Phase.REFUSED
+        self._drop_queue()
+        self._appoint(self.service.spec.limits.refused_timeout, self._overstayed)
+
+    def _appoint(self, delay: float, callback: Callable[[], None]) -> None:
+        if self._appointments is not None:
+            self._appointments.cancel()
+        self._appointments = self.service.runtime.wheel.call_later(delay, callback)
+
+    def _stale(self) -> None:
+        self.end(Disconnect.STALE)
+
+    def _overstayed(self) -> None:
+        self.end(CloseCode.NORMAL, "connect was refused")
+
+    # Pings
+
+    def _ping(self) -> None:
+        spec = self.service.spec
+        self._pinged = True
+        self._link.push(Outgoing(self._codec.PING))
+        self._appoint(spec.pong_timeout, self._look_for_pong)
+
+    def _look_for_pong(self) -> None:
+        spec = self.service.spec
+        if self._pinged:
+            self.end(Disconnect.NO_PONG)
+        else:
+            self._appoint(spec.ping_interval - spec.pong_timeout, self._ping)
+
+    # Reading
+
+    def on_message(self, data: str | bytes) -> None:
+        """Take a frame of commands. ▲"""
+        if self.phase is Phase.CLOSED:
+            return
+        self._received += 1
+        size = len(data)
+        if not (size <= self.service.spec.limits.max_message_size):
+            self.end(CloseCode.MESSAGE_TOO_BIG, "message too big", CauseKind.BAD_INPUT)
+            return
+        try:
+            received = self._codec.decode(data)
+        except MalformedFrame as error:
+            logger.info("%s, client %s: malformed frame: %s", self.route, self.id, error)
+            self.end(Disconnect.BAD_REQUEST, cause=CauseKind.BAD_INPUT)
+            return
+        for command in received:
+            self._take(command)
+
+    def _take(self, command: Command) -> None:
+        name, request = request_of(command)
+        match judge(self.phase, command, name, request, self._ids):
+            case Ruling.RUN:
+                self._ids.add(command.id)
+                if name == "connect":
+                    self.phase = Phase.CONNECTING
+                if name == "rpc" and self._worker is None and self._may_call():
+                    self._call(command.id, request)
+                else:
+                    self._enqueue((command.id, name, request))
+            case Ruling.PONG:
+                self._pinged = False
+            case Ruling.ILLEGAL:
+                logger.info("%s, client %s: illegal command %s", self.route, self.id, name or "?")
+                self.end(Disconnect.BAD_REQUEST, cause=CauseKind.BAD_INPUT)
+            case Ruling.SAME_ID:
+                self.answer(Reply(command.id, error=Error(107, "bad request: this id is in use")))
+
+    def _enqueue(self, work: tuple[int, str, Any]) -> None:
+        if self._queue is None:
+            self._queue = deque()
+        queue, limit = self._queue, self.service.spec.limits.waiting_commands
+        queue.append(work)
+        if len(queue) > limit:
+            self.end(Disconnect.TOO_MANY_REQUESTS, cause=CauseKind.TOO_MANY)
+            return
+        if len(queue) == limit // 2:
+            self._link.pause_reading()
+        if self._worker is None:
+            self._worker = self.loop.create_task(self._work(queue))
+
+    async def _work(self, queue: deque[tuple[int, str, Any]]) -> None:
+        resume_at = self.service.spec.limits.waiting_commands // 4
+        try:
+            while queue:
+                number, name, request = queue.popleft()
+                if len(queue) == resume_at:
+                    self._link.resume_reading()
+                if name == "rpc":
+                    while not self._may_call():
+                        await asyncio.wait(self._calls or (), return_when="FIRST_COMPLETED")
+                    self._call(number, request)
+                else:
+                    await self._run(number, name, request)
+        finally:
+            self._worker = self._queue = None
+
+    def _may_call(self) -> bool:
+        return self._calls is None or len(self._calls) < self.service.spec.limits.concurrent_calls
+
+    def _call(self, number: int, request: Any) -> None:
+        if self._calls is None:
+            self._calls = set()
+        task = self.loop.create_task(self._run(number, "rpc", request))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    async def _run(self, number: int, name: str, request: Any) -> None:
+        """Carry out one command and answer it. ▲"""
+        try:
+            reply = await commands.COMMANDS[name](self, number, request)
+        except DisconnectClient as verdict:
+            self.end(verdict.code, verdict.reason, CauseKind.REFUSED)
+            return
+        except Exception as raised:
+            error = client_error(raised, f"{self.route}, {name}")
+            reply = Reply(number, error=Error(error.code, error.message, error.temporary))
+            if name == "connect":
+                self.answer(reply)
+                self.refuse()
+                return
+        if reply is not None:
+            self.answer(reply)
+
+    def _drop_queue(self) -> None:
+        if self._queue is not None:
+            self._queue.clear()
+
+    # Writing
+
+    def answer(self, reply: Reply) -> None:
+        """Send a reply to a command. ▲"""
+        self._ids.discard(reply.id)
+        if self.cause is None:
+            self._link.push(Outgoing(self._codec.encode(reply)))
+
+    def push(self, push: Push) -> None:
+        """Send what nobody asked for."""
+        if self.cause is None:
+            self._link.push(Outgoing(self._codec.encode(Reply(push=push))))
+
+    def deliver_held(self, messages: list[Outgoing]) -> None:
+        """Send what was published while it subscribed."""
+        if messages and self.cause is None:
+            self._link.deliver(Batch(messages))
+
+    def start(self, job: Coroutine[Any, Any, None]) -> None:
+        """Run what follows from a command, beside the next ones; it outlives the connection."""
+        task = self.loop.create_task(self._tell("a client's handler", job))
+        self.service.runtime.endings.add(task)
+        task.add_done_callback(self.service.runtime.endings.discard)
+
+    def arm_expiry(self, delay: float, callback: Callable[[], None]) -> None:
+        """Call `callback` after `delay` seconds, instead of what was armed before."""
+        self.disarm_expiry()
+        self._expiry = self.service.runtime.wheel.call_later(delay, callback)
+
+    def disarm_expiry(self) -> None:
+        """Call nothing."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+
+    def log_crash(self, where: str) -> None:
+        """Log the exception that is being handled."""
+        logger.exception("%s, client %s: %s raised", self.route, self.id, where)
+
+    # The end
+
+    def on_gap(self, channel: str) -> None:
+        """Learn from the switchboard that a publication was lost."""
+        commands.lose_position(self, channel)
+
+    def on_lost(self, cause: CloseCause) -> None:
+        """Learn from the link that the peer is gone."""
+        self._end(cause)
+
+    def on_stalled(self, why: str) -> None:
+        """Learn from the link that the peer reads too slowly."""
+        self._end(CloseCause(CauseKind.TOO_SLOW, Disconnect.SLOW, "slow"), at_once=why != FULL)
+
+    def leave(self) -> None:
+        """End, because the process leaves: the SDK comes back, to another one."""
+        self.end(Disconnect.SHUTDOWN, cause=CauseKind.DRAINING)
+
+    def end(self, code: int, reason: str = "", cause: CauseKind = CauseKind.CLOSED) -> None:
+        """End the connection, once; later calls are ignored. Never raises, never waits.
+
+        Args:
+            code: a disconnect code, or a WebSocket close code.
+            reason: by default the code's.
+            cause: why, for our own side.
+        """
+        known = DISCONNECTS.get(code, "") if 3000 <= code <= 3999 else ""  # type: ignore[call-overload]
+        self._end(CloseCause(cause, code, reason or known or "closed"))
+
+    def _end(self, cause: CloseCause, *, at_once: bool = False) -> None:
+        if self.cause is not None:
+            return
+        self.cause = cause
+        ready = self.phase is Phase.READY
+        self.phase = Phase.CLOSED
+        runtime = self.service.runtime
+        runtime.registry.remove(self)
+        for timer in (self._appointments, self._expiry):
+            if timer is not None:
+                timer.cancel()
+        self._drop_queue()
+        left = [(name, sub) for name, sub in self.subscriptions.items() if sub.live]
+        for name, sub in self.subscriptions.items():
+            sub.end(self, name, lost=_is_lost(cause))
+        self.subscriptions = {}
+        for task in (self._worker, *(self._calls or ())):
+            if task is not None:
+                task.cancel()
+        ending = self._ending = self.loop.create_task(self._wind_up(cause, left, ready, at_once))
+        runtime.endings.add(ending)
+        ending.add_done_callback(self._finish)
+
+    async def ended(self) -> None:
+        """Wait until the last handler has run; the client has ended."""
+        assert self._ending is not None  # noqa: S101 - the caller has ended it
+        await asyncio.wait([self._ending])
+
+    def _finish(self, ending: asyncio.Task[None]) -> None:
+        if self._slot is not None:
+            self._link.when_gone(self._slot.release)
+        self.service.runtime.endings.discard(ending)
+        self.service.runtime.finish(self)
+
+    async def _wind_up(
+        self,
+        cause: CloseCause,
+        left: list[tuple[str, Subscription]],
+        ready: bool,
+        at_once: bool,
+    ) -> None:
+        link = self._link
+        if cause.kind is CauseKind.TOO_SLOW:
+            link.drop_waiting()
+        if at_once:
+            possible = link.abort()
+            self.service.runtime.telemetry.emit(
+                TransportAborted(self.id, self.route, cause.reason, possible)
+            )
+        else:
+            await link.close(cause.code if cause.code not in (1005, 1006) else 1000, cause.reason)
+        link.stop_reading()
+        for name, sub in left:
+            await self._tell(name, sub.tell_unsubscribed(self))
+        if ready:
+            await self._tell(
+                "on_disconnect",
+                self.service.hook("disconnect", self.scope, {"client": self, "cause": cause}),
+            )
+            self._tell_end(cause)
+
+    async def _tell(self, where: str, telling: Any) -> None:
+        try:
+            async with self.service.runtime.wheel.timeout(HOOK_TIMEOUT):
+                await telling
+        except (Exception, asyncio.CancelledError):
+            logger.exception("%s: a handler of a client's departure raised", where)
+
+    def _tell_end(self, cause: CloseCause) -> None:
+        numbers = self._link.statistics()
+        runtime = self.service.runtime
+        runtime.telemetry.emit(
+            SessionEnded(
+                session=self.id,
+                route=self.route,
+                user=self.user,
+                address=self.address,
+                cause=cause,
+                duration=runtime.clock.time() - self.since,
+                received=self._received,
+                sent=numbers.sent_messages,
+                dropped=numbers.dropped_messages,
+            )
+        )
+
+    # Snapshots
+
+    def info(self) -> ConnectionInfo:
+        """Take the registry's snapshot of this connection."""
+        numbers = self._link.statistics()
+        return ConnectionInfo(
+            id=self.id,
+            user=self.user,
+            address=self.address,
+            since=self.since,
+            route=self.route,
+            received=self._received,
+            sent=numbers.sent_messages,
+            waiting=numbers.outbox_messages,
+            dropped=numbers.dropped_messages,
+        )
+
+    def given(self, **more: Any) -> Mapping[str, Any]:
+        """What a handler of this client may name."""
+        return {"client": self, **more}
+
+
+FULL = "outbox full"
+
+
+def _is_lost(cause: CloseCause) -> bool:
+    """Whether the user may be back in a moment: nobody said goodbye."""
+    if cause.kind is CauseKind.CLIENT_CLOSED:
+        return cause.code not in (CloseCode.NORMAL, CloseCode.GOING_AWAY)
+    return cause.kind in (CauseKind.CONNECTION_LOST, CauseKind.TOO_SLOW, CauseKind.DRAINING)

@@ -1,0 +1,437 @@
+"""Between the broker and this process's members: who is subscribed, present, and at which position.
+
+One switchboard per process; it is the broker's `Sink`. What the broker brings goes to the hub,
+which hands it to the members. Here it is checked for gaps, once for all members of a channel: they
+all get the same sequence, so that one position per channel is enough. After a gap every member that
+was promised to be told is told, and the others go on.
+
+A member that has to know its position enters in three steps, with the broker's answers in between:
+
+1. `enter`: it is in the hub, and what is published from now on is held for it;
+2. `read`: the stream's top, and what the member missed, are read;
+3. `Held.release`: what was held and is beyond the top comes back, and from then on publications go
+   to the member itself. The caller writes its reply in the same step, so that nothing is lost,
+   doubled or out of order.
+
+Not for use from other threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Protocol
+
+from pongee.brokers.base import Broker, Page, Stream
+from pongee.channels.encoding import Format
+from pongee.channels.options import PLAIN, ChannelOptions
+from pongee.channels.publication import ClientInfo, Position, Presence, Publication, encode_plain
+from pongee.clock import Timer, TimerWheel
+from pongee.hub import Hub, Subscriber
+from pongee.limits import HELD_MESSAGES, LEAVE_DELAY, PRESENCE_REFRESH, PRESENCE_TTL
+from pongee.links.base import Batch, Outgoing
+
+__all__ = ["Gap", "Held", "Member", "Switchboard", "stream_of"]
+
+logger = logging.getLogger("pongee.channels")
+
+Encode = Callable[[str, Any], str | bytes]
+
+
+class Gap(Exception):
+    """Something was lost between the history and what came live: the member has to start again."""
+
+
+class Member(Subscriber, Protocol):
+    """Who is subscribed."""
+
+    def on_gap(self, channel: str) -> None:
+        """Learn that a publication was lost; called only if it entered with a position."""
+
+
+class _Entry:
+    """What this process knows of one channel that it has members in."""
+
+    __slots__ = ("breaks", "listened", "members", "options", "position")
+
+    def __init__(self, options: ChannelOptions) -> None:
+        self.options = options
+        # Members, and whether each was promised to be told of gaps.
+        self.members: dict[Member, bool] = {}
+        self.position: Position | None = None  # of what was handed over last
+        self.breaks = 0  # how often the sequence was broken
+        self.listened = False  # whether the broker was asked to hand the channel over
+
+
+class Held:
+    """What is published to a member that is still subscribing."""
+
+    __slots__ = ("_board", "_breaks", "_channel", "_entry", "_member", "_messages")
+
+    def __init__(self, board: Switchboard, channel: str, entry: _Entry, member: Member) -> None:
+        self._board = board
+        self._channel = channel
+        self._entry = entry
+        self._member = member
+        self._breaks = entry.breaks
+        self._messages: list[Outgoing] = []
+
+    def take(self, batch: Batch) -> None:
+        """Hold a turn's publications."""
+        self._messages += batch.messages
+        if len(self._messages) > HELD_MESSAGES:
+            self._messages.clear()
+            self._breaks = -1
+
+    def release(self, top: int | None) -> list[Outgoing]:
+        """End holding; returns what came after `top`, in order.
+
+        Args:
+            top: the offset up to which the member is told otherwise; `None` is no position.
+
+        Raises:
+            Gap: it does not follow on `top`; the member is still in the channel.
+        """
+        self._board.hub.redirect(self._channel, self._member)
+        if self._breaks != self._entry.breaks:
+            raise Gap
+        if top is None:
+            return self._messages
+        rest = [message for message in self._messages if message.offset > top]
+        if [message.offset for message in rest] != list(range(top + 1, top + 1 + len(rest))):
+            raise Gap
+        return rest
+
+
+class Switchboard:
+    """Channels of this process, between its broker and its hub.
+
+    Args:
+        broker: carries channels; started by `start`.
+        wheel: for leases and late farewells.
+        encoders: write a publication or a `Presence` for the client protocol's formats.
+    """
+
+    def __init__(
+        self, broker: Broker, wheel: TimerWheel, encoders: dict[Format, Encode] | None = None
+    ) -> None:
+        self.broker = broker
+        self.hub = Hub(encode=self._encode)
+        self._arrivals = Hub(encode=self._encode)  # joins and leaves, for those who want them
+        self._encoders = encoders or {}
+        self._wheel = wheel
+        self._entries: dict[str, _Entry] = {}
+        self._present: dict[str, dict[str, ClientInfo]] = {}
+        self._departing: dict[tuple[str, str], dict[str, tuple[Timer, ClientInfo]]] = {}
+        self._errands = _Errands()
+        self._refresher: Timer | None = None
+        self._started = False
+
+    async def start(self) -> None:
+        """Begin. Idempotent."""
+        if not self._started:
+            self._started = True
+            await self.broker.start(self)
+
+    async def stop(self) -> None:
+        """Finish what is under way, and end the broker. Idempotent."""
+        if self._started:
+            self._started = False
+            await self._errands.finish()
+            await self.broker.stop()
+            self._refresher = None
+
+    # Publishing
+
+    async def publish(
+        self,
+        channel: str,
+        publication: Publication,
+        options: ChannelOptions = PLAIN,
+        *,
+        idempotency_key: str | None = None,
+    ) -> Position:
+        """Publish; see `Broker.publish`. ▲"""
+        if not self._started:
+            await self.start()
+        return await self.broker.publish(
+            channel,
+            publication,
+            stream_of(options),
+            idempotency_key=idempotency_key,
+            idempotency_window=options.idempotency_window,
+        )
+
+    # Members
+
+    def enter(
+        self, channel: str, member: Member, options: ChannelOptions, *, positioned: bool
+    ) -> Held:
+        """Let `member` in; what is published is held until `Held.release`."""
+        entry = self._enter(channel, member, options, positioned)
+        held = Held(self, channel, entry, member)
+        self.hub.subscribe(channel, member, held.take)
+        return held
+
+    async def enter_live(
+        self, channel: str, member: Member, options: ChannelOptions, info: ClientInfo
+    ) -> None:
+        """Let `member` in for what is published from now on, and be present.
+
+        Raises:
+            BrokerUnavailable: it is not in.
+        """
+        self._enter(channel, member, options, positioned=False)
+        self.hub.subscribe(channel, member)
+        try:
+            await self.listen(channel)
+            if options.presence:
+                await self.appear(channel, info)
+        except BaseException:
+            self.leave(channel, member)
+            raise
+        if options.join_leave:
+            self.tell_join(channel, info)
+
+    def leave_live(
+        self,
+        channel: str,
+        member: Member,
+        options: ChannelOptions,
+        info: ClientInfo,
+        *,
+        lost: bool = False,
+    ) -> None:
+        """Let a member go that came by `enter_live`."""
+        self.leave(channel, member)
+        if options.presence:
+            self.disappear(channel, info)
+        if options.join_leave:
+            self.tell_leave(channel, info, lost=lost)
+
+    def _enter(
+        self, channel: str, member: Member, options: ChannelOptions, positioned: bool
+    ) -> _Entry:
+        entry = self._entries.get(channel)
+        if entry is None:
+            entry = self._entries[channel] = _Entry(options)
+        entry.members[member] = positioned
+        return entry
+
+    async def listen(self, channel: str) -> None:
+        """See that the broker hands `channel` over, while it has members.
+
+        Raises:
+            BrokerUnavailable: it could not be arranged.
+        """
+        if not self._started:
+            await self.start()
+        entry = self._entries.get(channel)
+        if entry is not None and not entry.listened:
+            await self._errands.run(partial(self.broker.subscribe, channel))
+            entry.listened = True
+
+    async def read(
+        self,
+        channel: str,
+        options: ChannelOptions,
+        *,
+        since: Position | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> Page:
+        """Read the stream of a channel that a member has entered; see `Broker.history`."""
+        await self.listen(channel)
+        stream = stream_of(options)
+        assert stream is not None  # noqa: S101 - positions need a stream, checked when declared
+        page = await self.broker.history(channel, stream, since=since, limit=limit, reverse=reverse)
+        entry = self._entries.get(channel)
+        if entry is not None and entry.position is None:
+            entry.position = page.top
+        return page
+
+    def hear_arrivals(self, channel: str, member: Member) -> None:
+        """Tell `member` who comes and goes."""
+        self._arrivals.subscribe(channel, member)
+
+    def leave(self, channel: str, member: Member) -> None:
+        """Let `member` go; nothing more reaches it. Harmless when it is not in."""
+        self.hub.unsubscribe(channel, member)
+        self._arrivals.unsubscribe(channel, member)
+        entry = self._entries.get(channel)
+        if entry is None or entry.members.pop(member, None) is None or entry.members:
+            return
+        del self._entries[channel]
+        if entry.listened:
+            self._errands.add(partial(self._listen_no_more, channel))
+
+    async def _listen_no_more(self, channel: str) -> None:
+        if channel not in self._entries:
+            await self.broker.unsubscribe(channel)
+
+    # Presence
+
+    async def appear(self, channel: str, info: ClientInfo) -> None:
+        """Enter `info` among those present; renewed until `disappear`.
+
+        Raises:
+            BrokerUnavailable: it may or may not be entered.
+        """
+        await self.broker.add_presence(channel, info, PRESENCE_TTL)
+        self._present.setdefault(channel, {})[info.client] = info
+        if self._refresher is None:
+            self._refresher = self._wheel.call_later(PRESENCE_REFRESH, self._renew)
+
+    def disappear(self, channel: str, info: ClientInfo) -> None:
+        """Strike `info` out, soon."""
+        here = self._present.get(channel)
+        if here is not None and here.pop(info.client, None) is not None:
+            if not here:
+                del self._present[channel]
+            self._errands.add(partial(self.broker.remove_presence, channel, info.client, info.user))
+
+    def tell_join(self, channel: str, info: ClientInfo) -> None:
+        """Tell the channel's members that `info` came."""
+        self._errands.add(partial(self.broker.join, channel, info))
+
+    def tell_leave(self, channel: str, info: ClientInfo, *, lost: bool = False) -> None:
+        """Tell the channel's members that `info` left.
+
+        Args:
+            channel: its name.
+            info: who.
+            lost: the connection broke, and may be back in a moment. The farewell is told when the
+                user has come back, or after `LEAVE_DELAY`: users do not flicker.
+        """
+        if not lost or not info.user:
+            self._errands.add(partial(self.broker.leave, channel, info))
+            return
+        timer = self._wheel.call_later(
+            LEAVE_DELAY, lambda: self._tell_late(channel, info.user, info.client)
+        )
+        departing = self._departing.setdefault((channel, info.user), {})
+        departing[info.client] = (timer, info)
+
+    def _tell_late(self, channel: str, user: str, client: str) -> None:
+        departing = self._departing.get((channel, user), {})
+        if client in departing:
+            timer, info = departing.pop(client)
+            timer.cancel()
+            self._errands.add(partial(self.broker.leave, channel, info))
+        if not departing:
+            self._departing.pop((channel, user), None)
+
+    def _renew(self) -> None:
+        self._refresher = None
+        for channel, infos in self._present.items():
+            for info in infos.values():
+                self._errands.add(partial(self.broker.add_presence, channel, info, PRESENCE_TTL))
+        if self._present:
+            self._refresher = self._wheel.call_later(PRESENCE_REFRESH, self._renew)
+
+    # What the broker tells (brokers.base.Sink)
+
+    def on_publication(self, channel: str, publication: Publication) -> None:
+        """Hand over to the members, unless it came before; see whether one is missing. ▲"""
+        entry = self._entries.get(channel)
+        if entry is None:
+            return
+        offset = publication.offset
+        if offset:
+            before = entry.position
+            if before is not None and before.epoch == publication.epoch:
+                if offset <= before.offset:
+                    return  # a late duplicate
+                if offset != before.offset + 1:
+                    self._tell_gap(channel, entry)
+            elif before is not None:
+                self._tell_gap(channel, entry)
+            entry.position = publication.position
+        self.hub.publish(
+            channel,
+            publication,
+            publication.key,
+            offset=offset,
+            overflow=entry.options.overflow if entry.options is not PLAIN else None,
+        )
+
+    def _tell_gap(self, channel: str, entry: _Entry) -> None:
+        entry.breaks += 1
+        for member, positioned in list(entry.members.items()):
+            if positioned:
+                member.on_gap(channel)
+
+    def on_join(self, channel: str, info: ClientInfo) -> None:
+        """Tell those who want to know; then say the farewells that waited for this user."""
+        self._arrivals.publish(channel, Presence(info, left=False))
+        for client in tuple(self._departing.get((channel, info.user), ())):
+            if client != info.client:
+                self._tell_late(channel, info.user, client)
+
+    def on_leave(self, channel: str, info: ClientInfo) -> None:
+        """Tell those who want to know."""
+        self._arrivals.publish(channel, Presence(info, left=True))
+
+    def _encode(self, channel: str, message: Any, form: Format) -> str | bytes:
+        encode = self._encoders.get(form)
+        return encode_plain(message, form) if encode is None else encode(channel, message)
+
+
+class _Errands:
+    """What is owed to the broker by callers that cannot wait: one after the other, in order."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], Awaitable[None]]] = deque()
+        self._worker: asyncio.Task[None] | None = None
+
+    def add(self, errand: Callable[[], Awaitable[None]]) -> None:
+        """Run `errand` soon; one that fails is logged."""
+        self._waiting.append(errand)
+        if self._worker is None:
+            self._worker = asyncio.get_running_loop().create_task(self._work())
+
+    async def run(self, errand: Callable[[], Awaitable[None]]) -> None:
+        """Run `errand` behind those before it, and wait for it; raises what it raises."""
+        if self._worker is None:
+            await errand()
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def tell() -> None:
+            try:
+                await errand()
+            except Exception as error:
+                if not done.done():
+                    done.set_exception(error)
+            else:
+                if not done.done():
+                    done.set_result(None)
+
+        self.add(tell)
+        await done
+
+    async def finish(self) -> None:
+        """Wait until nothing is left to do."""
+        while self._worker is not None:
+            await asyncio.wait([self._worker])
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                errand = self._waiting.popleft()
+                try:
+                    await errand()
+                except Exception:
+                    logger.exception("the broker did not do what was owed to it")
+        finally:
+            self._worker = None
+
+
+def stream_of(options: ChannelOptions) -> Stream | None:
+    """Return what a channel keeps, or `None`."""
+    if not options.history:
+        return None
+    return Stream(options.history, options.history_ttl, options.history_meta_ttl)
