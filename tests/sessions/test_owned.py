@@ -446,7 +446,7 @@ async def test_hook_that_closes_the_session_keeps_the_handler_from_running() -> 
 
     @world.pongee.on_connect
     async def ban(session: Session[str, str]) -> None:
-        world.pongee._node.disconnect(id=session.id, code=4000, reason="banned")
+        await world.pongee.disconnect(id=session.id, code=4000, reason="banned")
 
     @world.pongee.endpoint("/ws", auth=public)
     async def handler(session: Session[str, str]) -> None:

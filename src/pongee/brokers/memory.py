@@ -65,7 +65,7 @@ class MemoryBroker:
         await self.stop()
         self._sink = sink
         self._round = self._expire()
-        self._wake_in(SWEEP_INTERVAL)
+        self._sweep_later()
 
     async def stop(self) -> None:
         """End, and forget the sink and the subscriptions; histories stay."""
@@ -149,6 +149,7 @@ class MemoryBroker:
         room = self._rooms.get(channel)
         if room is None:
             room = self._rooms[channel] = _Room()
+            self._sweep_later()
         room.enter(info, self._now() + ttl)
 
     async def remove_presence(self, channel: str, client: str, user: str) -> None:
@@ -175,6 +176,7 @@ class MemoryBroker:
         log = self._logs.get(channel)
         if log is None:
             log = self._logs[channel] = StreamLog(stream, now)
+            self._sweep_later()
         else:
             log.stream = stream
         return log
@@ -188,6 +190,7 @@ class MemoryBroker:
     def _remember(self, key: tuple[str, str], until: float, position: Position) -> None:
         self._keys[key] = (until, position)
         self._keys.move_to_end(key)
+        self._sweep_later()
         if len(self._keys) > IDEMPOTENCY_KEYS:
             self._keys.popitem(last=False)
 
@@ -218,6 +221,11 @@ class MemoryBroker:
         except Exception:
             logger.exception("a sink raised at a %s", kind)
 
+    def _sweep_later(self) -> None:
+        """See that what expires is let go of, if there is anything that can."""
+        if self._timer is None and self._sink and (self._logs or self._rooms or self._keys):
+            self._wake_in(SWEEP_INTERVAL)
+
     def _wake_in(self, delay: float) -> None:
         if self._wheel is None:
             self._timer = self._clock.call_at(self._now() + delay, self._sweep)
@@ -229,8 +237,9 @@ class MemoryBroker:
         for _ in self._round:
             self._wake_in(SWEEP_REST)
             return
+        self._timer = None
         self._round = self._expire()
-        self._wake_in(SWEEP_INTERVAL)
+        self._sweep_later()
 
     def _expire(self) -> Iterator[None]:
         """Let go of what has expired, some of it at each step."""
