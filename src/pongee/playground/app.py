@@ -1,5 +1,7 @@
 """The five endpoints, built on public names only. Read it from top to bottom.
 
+Rooms for client SDKs, at ``/connection/websocket``, are in `playground.channels`.
+
 | route                  | what it shows                                                       |
 |------------------------|---------------------------------------------------------------------|
 | /ws/chat/{room_id}     | rooms: everybody gets what anybody says                             |
@@ -32,6 +34,7 @@ from pongee import (
     Tickets,
     public,
 )
+from pongee.playground.channels import add_channels
 from pongee.playground.page import add_page
 
 __all__ = ["create_app"]
@@ -155,6 +158,7 @@ def create_app(settings: Settings, *, development: bool = False) -> FastAPI:
         """Give whoever shows a valid JWT a ticket that opens ``/ws/secure`` once."""
         return {"ticket": tickets.issue(identity), "expires_in": tickets.lifetime}
 
+    add_channels(pongee, jwt)
     add_page(app, pongee, development_secret=secret if development else None)
     pongee.install(app)
     return app
