@@ -7,11 +7,18 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from msgspec import Raw, Struct
 
 from pongee.centrifuge.messages import MAX_OFFSET, NOTHING, raw
 from pongee.centrifuge.protobuf_schema import SCHEMA, Kind, ListOf, MapOf
+
+
+def tried(times: int = 100) -> settings:
+    """Return settings that count no time, so that a machine that is busy fails no test."""
+    return settings(max_examples=times, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text() | st.floats(-1e9, 1e9),

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
@@ -46,7 +46,7 @@ from pongee.centrifuge.protobuf_codec import (
 )
 from pongee.centrifuge.protobuf_schema import CLASSES, SCHEMA
 from pongee.channels.publication import ClientInfo, Publication
-from tests.centrifuge.strategies import ANY_PAYLOADS, plain, structs
+from tests.centrifuge.strategies import ANY_PAYLOADS, plain, structs, tried
 
 THEIRS: Any = importlib.import_module("centrifuge.protocol.client_pb2")
 SDK: Any = importlib.import_module("centrifuge.codecs")._ProtobufCodec
@@ -56,7 +56,6 @@ NAMES = {
     "Disconnected": "Disconnect",
     "Empty": "PingRequest",
     "JoinOrLeave": "Join",
-    "PresenceStatsResult": "PresenceStatsResult",
     "Published": "Publication",
     "RpcRequest": "RPCRequest",
     "RpcResult": "RPCResult",
@@ -147,7 +146,7 @@ def test_numbers_and_types_are_those_of_another_implementation(struct: type[Stru
 
 @pytest.mark.parametrize("name", REQUESTS)
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@tried(40)
 def test_a_command_of_another_implementation_is_read_in_full(
     name: str, data: st.DataObject
 ) -> None:
@@ -158,7 +157,7 @@ def test_a_command_of_another_implementation_is_read_in_full(
 
 
 @given(st.lists(structs(Command, ANY_PAYLOADS, without={"type"}), min_size=1, max_size=3))
-@settings(max_examples=40, deadline=None)
+@tried(40)
 def test_commands_come_out_in_the_order_they_went_in(commands: list[Command]) -> None:
     """With any number of requests in each; which of them counts is decided elsewhere."""
     theirs = [THEIRS.Command(**seen(command)).SerializeToString() for command in commands]
@@ -260,6 +259,7 @@ def test_a_length_may_be_written_longer_than_needed() -> None:
 
 
 @given(st.binary())
+@tried()
 def test_random_bytes_are_commands_or_malformed(noise: bytes) -> None:
     try:
         commands = decode(noise)
@@ -269,7 +269,7 @@ def test_random_bytes_are_commands_or_malformed(noise: bytes) -> None:
 
 
 @given(structs(Command, ANY_PAYLOADS, without={"type"}), st.data())
-@settings(max_examples=60, deadline=None)
+@tried(60)
 def test_damaged_commands_are_commands_or_malformed(command: Command, data: st.DataObject) -> None:
     whole = bytearray(frame(THEIRS.Command(**seen(command)).SerializeToString()))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -299,7 +299,7 @@ def test_a_length_that_lies_takes_no_memory() -> None:
 
 @pytest.mark.parametrize("name", RESULTS)
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@tried(40)
 def test_another_implementation_reads_a_reply_in_full(name: str, data: st.DataObject) -> None:
     reply = data.draw(structs(Reply, ANY_PAYLOADS, only={"id", name}))
 
@@ -308,7 +308,7 @@ def test_another_implementation_reads_a_reply_in_full(name: str, data: st.DataOb
 
 @pytest.mark.parametrize("name", PUSHES)
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@tried(40)
 def test_another_implementation_reads_a_push_in_full(name: str, data: st.DataObject) -> None:
     reply = Reply(push=data.draw(structs(Push, ANY_PAYLOADS, only={"channel", name})))
 
@@ -317,7 +317,7 @@ def test_another_implementation_reads_a_push_in_full(name: str, data: st.DataObj
 
 @pytest.mark.parametrize("struct", SCHEMA, ids=lambda struct: struct.__name__)
 @given(data=st.data())
-@settings(max_examples=20, deadline=None)
+@tried(20)
 def test_each_message_is_what_the_other_classes_make_of_it(
     struct: type[Struct], data: st.DataObject
 ) -> None:
@@ -394,7 +394,7 @@ def test_lengths_of_every_form_are_read_by_us(size: int) -> None:
     st.builds(
         Publication,
         st.binary(),
-        offset=st.integers(0, MAX := 2**63 - 1),
+        offset=st.integers(0, 2**63 - 1),
         info=st.none() | st.builds(ClientInfo, st.text(), st.text(), st.binary(), st.binary()),
         tags=st.none() | st.dictionaries(st.text(), st.text()),
         binary=st.booleans(),
@@ -402,7 +402,7 @@ def test_lengths_of_every_form_are_read_by_us(size: int) -> None:
         epoch=st.text(),
     ),
 )
-@settings(deadline=None)
+@tried()
 def test_a_publication_is_read_in_full(channel: str, publication: Publication) -> None:
     """Bytes too, and line breaks; its key and its epoch stay here."""
     push = parsed(encode_publication(channel, publication)).push

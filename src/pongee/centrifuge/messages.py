@@ -9,7 +9,7 @@ takes to decline it.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta, Raw, Struct
 
@@ -126,7 +126,7 @@ class SubscribeRequest(_Wire):
     recoverable: bool = False
     join_leave: bool = False
     delta: str = ""
-    tf: Any = None
+    tf: Empty | None = None
     flag: _Int64 = 0
     type: _Int32 = 0
 
