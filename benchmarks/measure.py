@@ -7,13 +7,17 @@ what only the process holds. The generator's own share of its core stands beside
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 from benchmarks.generator import Generator, GeneratorError, Outcome
 from benchmarks.host import ServerProcess
 from benchmarks.sides import Side
+from benchmarks.traffic import CHANNELS, recovering
 
 __all__ = ["Bench", "Sample"]
 
@@ -26,6 +30,7 @@ AT_ONCE = 20
 CROWD_AT_ONCE = 200
 """The same where thousands connect and nothing is measured."""
 WARM_VISITS = 100
+STORM_SECONDS = 3.0
 PROBE_RATE = 100.0
 """Messages a second of the connection that echoes beside a large room."""
 
@@ -106,13 +111,16 @@ class Bench:
             raise GeneratorError(f"{outcome.pings:,} pings to {members:,} members")
         return gauge.sample(100 * gauge.cpu / outcome.wall, outcome)
 
-    def memory(self, count: int, path: str) -> Sample:
-        """Measure bytes per connection that exchanged one message and went silent."""
+    def memory(self, count: int) -> Sample:
+        """Measure bytes per connection that exchanged a message, or joined, and went silent."""
         self.generator.command("speak", *self.dialect.echoes(64))
+        joining = self.dialect is CHANNELS
+        path = self.dialect.room if joining else self.dialect.echo
         time.sleep(MEMORY_SETTLE)
         before = self.server.memory()
-        self.generator.command("open", count, AT_ONCE, path)
-        self.generator.command("greet")
+        self.generator.command("open", count, AT_ONCE, path, *(self.dialect.joining * joining))
+        if not joining:
+            self.generator.command("greet")
         time.sleep(MEMORY_SETTLE)
         return Sample((self.server.memory() - before) / count)
 
@@ -135,6 +143,32 @@ class Bench:
             return gauge.sample(echoes.p99, outcome)
         finally:
             other.stop()
+
+    def storm(self, count: int, missed: int) -> Sample:
+        """Measure the p99 of an echo, in ms, while `count` members come back at once.
+
+        Each of them has missed `missed` messages, and must get them before it counts as back.
+        """
+        before = self._post(f"/storm?count={missed}")
+        other = Generator(self._program, self.server.port)
+        try:
+            other.command("speak", *self.dialect.echoes(64))
+            other.command("open", 1, 1, self.dialect.echo)
+            gauge = _Gauge(self.server)
+            steps = recovering(before["offset"], before["epoch"])
+            self.generator.start("open", count, count, self.dialect.room, *steps)
+            echoes = other.command("probe", PROBE_RATE, STORM_SECONDS)
+            outcome = self.generator.finish()
+            time.sleep(SETTLE)
+            gauge.read()
+            return gauge.sample(echoes.p99, replace(outcome, p99=1000 * outcome.wall))
+        finally:
+            other.stop()
+
+    def _post(self, path: str) -> Any:
+        request = Request(f"http://127.0.0.1:{self.server.port}{path}", method="POST")
+        with urlopen(request, timeout=10) as answer:  # noqa: S310
+            return json.load(answer)
 
     def _gauge(self, *command: object) -> tuple[_Gauge, Outcome]:
         time.sleep(SETTLE)

@@ -60,6 +60,17 @@ async def typed(websocket: WebSocket) -> None:
         return
 
 
+@app.websocket("/json")
+async def json(websocket: WebSocket) -> None:
+    """Echo JSON."""
+    await websocket.accept()
+    try:
+        while True:
+            await websocket.send_json(await websocket.receive_json())
+    except WebSocketDisconnect:
+        return
+
+
 @app.websocket("/room")
 async def room(websocket: WebSocket) -> None:
     """Join the room."""

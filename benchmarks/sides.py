@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.traffic import PLAIN_DIALECT, SOCKETIO, Dialect
+from benchmarks.traffic import CHANNELS, PLAIN_DIALECT, SOCKETIO, Dialect
 
 __all__ = ["OTHERS", "OURS", "PLAIN", "SIDES", "Side", "install_ws", "what_is_missing"]
 
@@ -47,7 +47,7 @@ class Side:
 
 
 PLAIN = "plain"
-OURS = ("wire", "pongee", "detached")
+OURS = ("wire", "pongee", "channels", "detached")
 OTHERS = ("socketio", "websockets", "aiohttp", "picows", "node")
 
 _OTHER = "benchmarks.servers."
@@ -57,6 +57,7 @@ SIDES = {
         Side(PLAIN, "plain FastAPI", "benchmarks.plain_app"),
         Side("wire", "plain route on our wire", "benchmarks.plain_app", wire=True),
         Side("pongee", "Pongee session", "benchmarks.pongee_app", wire=True),
+        Side("channels", "Pongee channel", "benchmarks.channels_app", wire=True, dialect=CHANNELS),
         Side("detached", "detached connection", _OTHER + "detached_app", wire=True),
         Side("socketio", "python-socketio", _OTHER + "socketio_app", False, SOCKETIO, "socketio"),
         Side("websockets", "websockets", _OTHER + "websockets_app"),

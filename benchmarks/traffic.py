@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-__all__ = ["PLAIN_DIALECT", "SOCKETIO", "Dialect", "Reading", "typed"]
+__all__ = ["CHANNELS", "PLAIN_DIALECT", "SOCKETIO", "Dialect", "Reading", "recovering", "typed"]
 
 SEQUENCE = "S" * 10
 TIME = "T" * 19
+
+JSON = f'{{"sequence":{SEQUENCE},"sent":{TIME}}}'
 
 
 class Reading(BaseModel):
@@ -40,6 +42,9 @@ class Dialect:
         echo_frame: around a text that is echoed, in both directions.
         publish_frame: around a text that is published.
         room_frame: around a text that members get.
+        json: path that echoes JSON.
+        json_out: template of what is sent there.
+        json_in: template of what comes back.
     """
 
     echo: str = "/text"
@@ -50,6 +55,9 @@ class Dialect:
     echo_frame: tuple[str, str] = ("", "")
     publish_frame: tuple[str, str] = ("", "")
     room_frame: tuple[str, str] = ("", "")
+    json: str = "/json"
+    json_out: str = JSON
+    json_in: str = JSON
 
     def echoes(self, size: int) -> tuple[str, str]:
         """Templates of an echo of `size` bytes of text."""
@@ -92,3 +100,30 @@ SOCKETIO = Dialect(
     room_frame=('42["room","', '"]'),
 )
 """Events of Socket.IO (packet 4, message; 2, event), spoken in raw text."""
+
+_CONNECT = '{"id":1,"connect":{}}'
+_SUBSCRIBE = '{"id":2,"subscribe":{"channel":"room"}}'
+_CONNECTED, _SUBSCRIBED = '{"id":1,"connect"', '{"id":2,"subscribe"'
+
+CHANNELS = Dialect(
+    room="/connection/websocket",
+    publish="/connection/websocket",
+    steps=("", _CONNECT, _CONNECTED, ""),
+    joining=("", _CONNECT, _CONNECTED, _SUBSCRIBE, _SUBSCRIBED, ""),
+    publish_frame=(f'{{"id":{SEQUENCE},"publish":{{"channel":"room","data":"', '"}}'),
+    room_frame=('{"push":{"channel":"room","pub":{"data":"', '"*'),
+    json="/connection/websocket",
+    json_out=f'{{"id":{SEQUENCE},"rpc":{{"method":"echo","data":{{"sent":{TIME}}}}}}}',
+    json_in=f'{{"id":{SEQUENCE},"rpc":{{"data":{{"sent":{TIME}}}}}}}',
+)
+"""The client protocol in JSON; a publication is followed by its publisher and offset."""
+
+
+def recovering(offset: int, epoch: str) -> tuple[str, ...]:
+    """Steps of a member that comes back from a position, and must get what it missed."""
+    subscribe = (
+        f'{{"id":2,"subscribe":{{"channel":"storm","recover":true,"offset":{offset},'
+        f'"epoch":"{epoch}"}}}}'
+    )
+    found = f'{{"id":2,"subscribe":{{"recoverable":true,"epoch":"{epoch}","publications":[{{"data"'
+    return ("", _CONNECT, _CONNECTED, subscribe, found, "")

@@ -29,6 +29,7 @@ GRACE = 2.0
 """Seconds after the end of a schedule in which a delivery still counts."""
 ROOMS = (100, 1000, 5000)
 ALL = (PLAIN, "wire", "pongee", *OTHERS)
+ROOM = (PLAIN, "wire", "pongee", "channels", *OTHERS)
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,33 @@ def _echo_model() -> Workload:
     )
 
 
+def _rpc() -> Workload:
+    return Workload(
+        "rpc",
+        f"JSON there and back (RPC, or an echo), {CONNECTIONS} connections, 1 in flight",
+        "µs/message",
+        lambda bench: bench.connect(
+            CONNECTIONS, bench.dialect.json, (bench.dialect.json_out, bench.dialect.json_in)
+        ),
+        lambda bench: bench.per_message("echo", MESSAGES, 1),
+        (PLAIN, "channels"),
+        {"channels": Aim(0.80)},
+    )
+
+
+def _storm(members: int, missed: int) -> Workload:
+    return Workload(
+        "storm",
+        f"p99 of an echo while {members:,} members come back, each {missed} messages behind",
+        "ms",
+        lambda bench: bench.warm_visits(bench.dialect.room, *bench.dialect.joining),
+        lambda bench: bench.storm(members, missed),
+        ("channels",),
+        {"channels": Aim(250, absolute=True)},
+        repeats=1,
+    )
+
+
 def _fanout(members: int, in_flight: int) -> Workload:
     aims = {(1000, 1): 0.55, (1000, 8): 0.08, (5000, 8): 0.15}
     aim = aims.get((members, in_flight))
@@ -108,7 +136,7 @@ def _fanout(members: int, in_flight: int) -> Workload:
         "µs/delivery",
         lambda bench: bench.gather(members, SIZE),
         lambda bench: bench.per_message("fanout", count, in_flight),
-        ALL if members == 1000 else (PLAIN, "pongee"),
+        ROOM if members == 1000 else (PLAIN, "pongee", "channels"),
         {"pongee": Aim(aim, p99=100 if members == 1000 and in_flight > 1 else None)} if aim else {},
         repeats=1 if large else 2,
     )
@@ -121,8 +149,8 @@ def _fanout_paced(rate: int, seconds: float) -> Workload:
         "µs/delivery",
         lambda bench: bench.gather(1000, SIZE),
         lambda bench: bench.per_message("paced", rate, seconds, GRACE),
-        ALL,
-        {"pongee": Aim(0.08, p99=100)},
+        ROOM,
+        {"pongee": Aim(0.08, p99=100), "channels": Aim(0.12)},
         repeats=1,
     )
 
@@ -145,9 +173,13 @@ def _memory() -> Workload:
         f"memory of an idle connection, of {IDLE:,}",
         "bytes/connection",
         lambda bench: bench.warm_visits("/text"),
-        lambda bench: bench.memory(IDLE, "/text"),
-        (PLAIN, "wire", "pongee", "detached"),
-        {"pongee": Aim(14_000, absolute=True), "detached": Aim(4_000, absolute=True)},
+        lambda bench: bench.memory(IDLE),
+        (PLAIN, "wire", "pongee", "channels", "detached"),
+        {
+            "pongee": Aim(14_000, absolute=True),
+            "channels": Aim(8192, absolute=True),
+            "detached": Aim(4_000, absolute=True),
+        },
         repeats=1,
     )
 
@@ -190,10 +222,12 @@ WORKLOADS = (
     _echo("echo", 1, {"wire": Aim(0.55), "pongee": Aim(0.40)}),
     _echo("echo-16", 16, {"pongee": Aim(0.35)}),
     _echo_model(),
+    _rpc(),
     *(_fanout(members, in_flight) for in_flight in DELIVERIES for members in ROOMS),
     _fanout_paced(500, 2.0),
     _connect(),
     _memory(),
+    _storm(2000, 50),
     _idle_crowd(42.0),
     _busy_crowd(50.0, 5.0),
 )

@@ -2,9 +2,9 @@
 
 One hub per process. `Hub.publish` encodes a message once for each format among the channel's
 members and keeps it; the next turn of the event loop hands each member all that has gathered, in
-one write. After a hand-over the hub rests for twice the time that it took, at most `FLUSH_REST`, so
-that under load the batches grow and most of the loop is left for others; a small room, or an idle
-one, waits for one turn. Publishing never waits for a client: each subscriber's link takes what it
+one write. After a hand-over the hub rests for three times as long as it took, at most `FLUSH_REST`,
+so that under load the batches grow and most of the loop is left for others; a small room, or an
+idle one, waits for one turn. Publishing never waits for a client: each subscriber's link takes what it
 is given, and its overflow policy decides what happens when that client reads too slowly.
 
 Promised: messages of one channel reach every subscriber in the order of the calls to `publish`;
@@ -331,7 +331,7 @@ class Hub:
             self._running_loop().call_soon(self._rest)
 
     def _rest(self) -> None:
-        pause = min(FLUSH_REST, 2 * (time.perf_counter() - self._began))
+        pause = min(FLUSH_REST, 3 * (time.perf_counter() - self._began))
         self._began = 0.0
         if pause < SHORTEST_REST:
             self._go_on()

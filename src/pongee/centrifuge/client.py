@@ -302,7 +302,7 @@ class Client:
             return
         self._received += 1
         size = len(data)
-        if not (size <= self.service.spec.limits.max_message_size):
+        if size > self.service.spec.limits.max_message_size:
             self.end(CloseCode.MESSAGE_TOO_BIG, "message too big", CauseKind.BAD_INPUT)
             return
         try:
@@ -311,6 +311,8 @@ class Client:
             logger.info("%s, client %s: malformed frame: %s", self.route, self.id, error)
             self.end(Disconnect.BAD_REQUEST, cause=CauseKind.BAD_INPUT)
             return
+        if len(received) > self.service.spec.limits.waiting_commands:
+            self.end(Disconnect.TOO_MANY_REQUESTS, cause=CauseKind.TOO_MANY)
         for command in received:
             self._take(command)
 
