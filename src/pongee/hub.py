@@ -4,8 +4,8 @@ One hub per process. `Hub.publish` encodes a message once for each format among 
 members and keeps it; the next turn of the event loop hands each member all that has gathered, in
 one write. After a hand-over the hub rests for three times as long as it took, at most `FLUSH_REST`,
 so that under load the batches grow and most of the loop is left for others; a small room, or an
-idle one, waits for one turn. Publishing never waits for a client: each subscriber's link takes what it
-is given, and its overflow policy decides what happens when that client reads too slowly.
+idle one, waits for one turn. Publishing never waits for a client: each subscriber's link takes what
+it is given, and its overflow policy decides what happens when that client reads too slowly.
 
 Promised: messages of one channel reach every subscriber in the order of the calls to `publish`;
 a subscriber gets what is published after its `subscribe` and before its `unsubscribe`, and nothing
