@@ -205,7 +205,7 @@ async def _publish(client: Client, number: int, request: PublishRequest) -> Repl
     )
     sub = client.subscriptions.get(request.channel)
     publication = Publication(
-        channel.rewrite(message if changed is None else changed),
+        channel.write(message if changed is None else changed),
         info=client.info_in() if sub is None else sub.info,
     )
     await client.service.board.publish(request.channel, publication, channel.options)

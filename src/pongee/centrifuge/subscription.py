@@ -159,13 +159,15 @@ async def enter(client: Client, name: str, sub: Subscription, wish: Wish) -> Ent
     """Enter the channel; the caller has checked that the client may.
 
     Raises:
-        ClientError: 112, the client wants no subscription that did not recover.
+        ClientError: 105, it is in; or 112, it wants no subscription that did not recover.
         BrokerUnavailable: nobody knows; it is not in.
 
     Cancellation: it is not in.
     """
     board, options = client.service.board, sub.channel.options
     tracked = options.recover or options.positioned or options.cache
+    if name in client.subscriptions:  # the application may have subscribed it meanwhile
+        raise error(ErrorCode.ALREADY_SUBSCRIBED)
     client.subscriptions[name] = sub
     held = board.enter(name, client, options, positioned=tracked)
     page = recovery = None

@@ -13,6 +13,7 @@ from pongee.channels.publication import Position
 from pongee.errors import ClientError, ConfigurationError, UsageError
 from pongee.guards.policy import public
 from pongee.handlers.event import EventHandler, InvalidParameters
+from pongee.handlers.faults import read_json
 
 __all__ = ["Access", "Action", "Channel", "Publish"]
 
@@ -179,13 +180,9 @@ class Channel(Generic[Payload]):
         """Read a client's message.
 
         Raises:
-            ValidationError: it is none of this channel's.
+            ClientError: 107, it is none of this channel's.
         """
-        return self._adapter.validate_json(data)
-
-    def rewrite(self, message: Any) -> bytes:
-        """Write a message that was read, or that a handler returned for it."""
-        return self._adapter.dump_json(self._adapter.validate_python(message))
+        return read_json(self._adapter, data)
 
     @property
     def is_open(self) -> bool:

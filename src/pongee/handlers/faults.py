@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi.exceptions import HTTPException
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from pongee.errors import BrokerUnavailable, ClientError, InvalidToken, Refused
 from pongee.handlers.event import InvalidParameters
 from pongee.limits import MAX_ERROR_TEXT, MAX_ERRORS_TOLD
 
-__all__ = ["INTERNAL", "client_error"]
+__all__ = ["INTERNAL", "client_error", "explain", "read_json"]
 
 logger = logging.getLogger("pongee.channels")
 
@@ -47,8 +47,6 @@ def client_error(error: Exception, where: str) -> ClientError:
             return _by_status(error.status_code, str(error.detail))
         case InvalidToken():
             return ClientError(109, "token expired") if error.expired else _by_status(403, "")
-        case ValidationError():
-            return ClientError(107, explain(error.errors(include_url=False, include_input=False)))
         case InvalidParameters():
             return ClientError(107, explain(error.errors))
         case BrokerUnavailable():
@@ -56,6 +54,19 @@ def client_error(error: Exception, where: str) -> ClientError:
             return INTERNAL
     logger.error("%s raised", where, exc_info=error)
     return INTERNAL
+
+
+def read_json(adapter: TypeAdapter[Any], data: bytes) -> Any:
+    """Read what a client sent.
+
+    Raises:
+        ClientError: 107, with what is wrong; a `ValidationError` of a handler's own is no such.
+    """
+    try:
+        return adapter.validate_json(data)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False, include_context=False)
+        raise ClientError(107, explain(details)) from None
 
 
 def _by_status(status: int, reason: str) -> ClientError:

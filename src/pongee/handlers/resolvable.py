@@ -13,6 +13,7 @@ from fastapi.dependencies.utils import get_dependant
 from fastapi.exceptions import FastAPIError
 from fastapi.params import Body, Depends, Param
 from pydantic import BaseModel
+from starlette.datastructures import UploadFile
 
 from pongee.errors import ConfigurationError
 from pongee.handlers.signature import bare, call_name, is_a, parameters_of, walk
@@ -69,20 +70,29 @@ def read_event(
 def _key_of(parameter: inspect.Parameter, given: Mapping[Any, str]) -> str | None:
     """Find the key of what we give, unless the parameter says that FastAPI resolves it."""
     annotation = parameter.annotation
-    marks = [parameter.default, *getattr(annotation, "__metadata__", ())]
-    if any(isinstance(mark, Depends | Param | Body) for mark in marks):
+    if _marks(parameter):
         return None
     return next(
         (key for kind, key in given.items() if annotation == kind or bare(annotation) == kind), None
     )
 
 
+def _marks(parameter: inspect.Parameter) -> list[Any]:
+    """Return what tells FastAPI how to resolve the parameter."""
+    marks = [parameter.default, *getattr(parameter.annotation, "__metadata__", ())]
+    return [mark for mark in marks if isinstance(mark, Depends | Param | Body)]
+
+
 def _check(parameter: inspect.Parameter, where: str, names: tuple[str, ...], allowed: str) -> None:
     """Refuse what FastAPI does not take, or resolves into something useless here."""
     name, annotation = parameter.name, parameter.annotation
-    marked = isinstance(parameter.default, Depends | Param | Body)
-    if annotation is parameter.empty and name not in names and not marked:
+    marks = _marks(parameter)
+    if annotation is parameter.empty and name not in names and not marks:
         raise ConfigurationError(f"{where}: say what {name} is; allowed: {allowed}")
+    body = f"{name} would be the body of a request, and an event has none; allowed: {allowed}"
+    if is_a(annotation, UploadFile) or any(isinstance(mark, Body) for mark in marks):
+        # FastAPI would ask for python-multipart first.
+        raise ConfigurationError(f"{where}: {body}")
     try:
         dependant = _dependant([parameter.replace(kind=parameter.KEYWORD_ONLY)], names)
     except (FastAPIError, AssertionError, RuntimeError) as error:
@@ -94,12 +104,13 @@ def _check(parameter: inspect.Parameter, where: str, names: tuple[str, ...], all
         trap = _trap(node)
         if trap is not None:
             raise ConfigurationError(f"{where}: {whose} {trap}")
+        if node.body_params and node is dependant:
+            raise ConfigurationError(f"{where}: {body}")
         for field in node.body_params:
-            inner = "" if node is dependant else f" ({field.name})"
             raise ConfigurationError(
-                f"{where}: {whose} would be the body of a request{inner}, and an event has none; "
-                f"allowed: {allowed}"
-                + ("" if node is dependant else "; values that we give reach the handler alone")
+                f"{where}: {whose} asks for {field.name}, which would be the body of a request; "
+                f"an event has none, and values that we give reach the handler alone. Take "
+                f'{field.name} in the handler; dependencies find request.scope["pongee.client"]'
             )
         for field in node.path_params:
             known = {field.name, field.alias, field.field_info.validation_alias}

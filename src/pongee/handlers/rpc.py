@@ -13,8 +13,9 @@ from fastapi.params import Param as FieldParam
 from pydantic import TypeAdapter
 from starlette.requests import HTTPConnection
 
-from pongee.errors import ConfigurationError
+from pongee.errors import ConfigurationError, UsageError
 from pongee.handlers.event import EventHandler
+from pongee.handlers.faults import read_json
 from pongee.handlers.signature import parameters_of
 
 __all__ = ["Method"]
@@ -53,15 +54,21 @@ class Method:
         """Call the method with a request in JSON; returns the reply in JSON. ▲
 
         Raises:
-            ValidationError: the request is not what the method takes.
+            ClientError: 107, the request is not what the method takes.
+            UsageError: the reply is not what it says it returns.
             Exception: whatever the method raises.
         """
         given = {"client": client}
         if self._request is not None:
-            given[REQUEST] = self._request.validate_json(data or b"null")
+            given[REQUEST] = read_json(self._request, data or b"null")
         reply = await self._handler(scope, {}, given)
         if self._typed:
-            return self._reply.dump_json(reply)
+            try:
+                return self._reply.dump_json(self._reply.validate_python(reply))
+            except ValueError as error:
+                raise UsageError(
+                    f"rpc {self.name!r} did not return what it says: {error}"
+                ) from None
         return pydantic_core.to_json(reply, inf_nan_mode="null")
 
 
