@@ -23,8 +23,8 @@ async def prices(session: Session[str, dict[str, Any]]) -> None:
 
 @app.post("/prices/{symbol}")
 async def new_price(symbol: str, price: float) -> dict[str, int]:
-    sent = await pongee.publish("prices", {"symbol": symbol, "price": price}, key=symbol)
-    return {"sent_to": sent}
+    await pongee.publish("prices", {"symbol": symbol, "price": price}, key=symbol)
+    return {"watching": pongee.channels().get("prices", 0)}
 
 
 pongee.install(app)

@@ -68,7 +68,7 @@ async def test_prices(load: Any) -> None:
     ):
         await eventually(lambda: module.pongee.channels())
         answer = await http.post(server.http("/prices/ACME?price=9.5"))
-        assert answer.json() == {"sent_to": 1}
+        assert answer.json() == {"watching": 1}
         assert await client.receive_json() == {"symbol": "ACME", "price": 9.5}
 
 
