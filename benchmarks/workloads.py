@@ -191,7 +191,7 @@ def _idle_crowd(seconds: float) -> Workload:
         "% of a core",
         lambda bench: bench.gather(CROWD, SIZE),
         lambda bench: bench.idle(CROWD, seconds),
-        (PLAIN, "pongee"),
+        (PLAIN, "pongee", "channels"),
         {"pongee": Aim(2, absolute=True)},
         repeats=1,
         rounds=1,

@@ -36,7 +36,7 @@ from pongee.centrifuge.messages import (
     raw,
 )
 from pongee.centrifuge.rules import Phase, Ruling, judge, request_of
-from pongee.centrifuge.service import Codec, Service, new_client_id
+from pongee.centrifuge.service import PINGS, Codec, Service, new_client_id
 from pongee.centrifuge.subscription import Subscription
 from pongee.channels.encoding import Format, to_json
 from pongee.channels.publication import ClientInfo
@@ -284,7 +284,7 @@ class Client:
     def _ping(self) -> None:
         spec = self.service.spec
         self._pinged = True
-        self._link.push(Outgoing(self._codec.PING))
+        self._link.push(PINGS[self.format])
         self._appoint(spec.pong_timeout, self._look_for_pong)
 
     def _look_for_pong(self) -> None:

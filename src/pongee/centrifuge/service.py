@@ -13,18 +13,17 @@ from pongee.centrifuge.messages import Command, JoinOrLeave, Push, Reply, wire_i
 from pongee.channels.encoding import Format
 from pongee.channels.publication import Presence
 from pongee.handlers.table import ConnectionSpec, Declared
+from pongee.links.base import Outgoing
 from pongee.sessions.runtime import Runtime
 from pongee.switchboard import Encode, Switchboard
 
-__all__ = ["ENCODERS", "JSON", "PROTOBUF", "Codec", "Service"]
+__all__ = ["ENCODERS", "JSON", "PINGS", "PROTOBUF", "Codec", "Service", "new_client_id"]
 
 logger = logging.getLogger("pongee.channels")
 
 
 class Codec(Protocol):
     """One of the two encodings."""
-
-    PING: Any
 
     def decode(self, frame: str | bytes) -> list[Command]:
         """Read the commands of a frame."""
@@ -56,6 +55,12 @@ ENCODERS: dict[Format, Encode] = {
     protobuf_codec.PROTOBUF_FORMAT: _encoder(PROTOBUF),
 }
 """What the switchboard needs to write for clients."""
+
+PINGS: dict[Format, Outgoing] = {
+    json_codec.JSON_FORMAT: Outgoing(json_codec.PING),
+    protobuf_codec.PROTOBUF_FORMAT: Outgoing(protobuf_codec.PING),
+}
+"""The same for everybody: written as a frame once."""
 
 
 @dataclass(eq=False)
