@@ -106,11 +106,12 @@ def _check(parameter: inspect.Parameter, where: str, names: tuple[str, ...], all
             raise ConfigurationError(f"{where}: {whose} {trap}")
         if node.body_params and node is dependant:
             raise ConfigurationError(f"{where}: {body}")
-        for field in node.body_params:
+        if node.body_params:
+            inner = node.body_params[0].name
             raise ConfigurationError(
-                f"{where}: {whose} asks for {field.name}, which would be the body of a request; "
-                f"an event has none, and values that we give reach the handler alone. Take "
-                f'{field.name} in the handler; dependencies find request.scope["pongee.client"]'
+                f"{where}: {whose} asks for {inner}, which would be the body of a request; "
+                "an event has none, and values that we give reach the handler alone. Take "
+                f'{inner} in the handler; dependencies find request.scope["pongee.client"]'
             )
         for field in node.path_params:
             known = {field.name, field.alias, field.field_info.validation_alias}
