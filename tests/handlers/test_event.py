@@ -29,7 +29,7 @@ from fastapi import (
 )
 from fastapi.background import BackgroundTasks
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import AliasChoices, BaseModel, Field, JsonValue
 from starlette.requests import HTTPConnection, Request
 
 from pongee.errors import ClientError, ConfigurationError
@@ -570,6 +570,9 @@ async def response(response: Response) -> None: ...
 async def unannotated(message) -> None: ...  # type: ignore[no-untyped-def]
 async def twice(a: Message, b: Annotated[Message, 1]) -> None: ...
 async def no_such_path(x: Annotated[int, Path()]) -> None: ...
+async def no_such_choice(
+    x: Annotated[int, Path(validation_alias=AliasChoices("y", "z"))],
+) -> None: ...
 async def default(room_id: Annotated[int, Path()] = 7) -> None: ...
 async def as_query(room_id: Annotated[int, Query()]) -> None: ...
 
@@ -614,6 +617,7 @@ async def wrong_scopes(x: Annotated[int, Depends(outlives, scope="request")]) ->
         (unannotated, "say what message is; allowed: message: Message"),
         (twice, "a and b would both be the message; take it once"),
         (no_such_path, "x takes Path() x, and the channel has no such parameter; it has room_id"),
+        (no_such_choice, "x takes Path() x, and the channel has no such parameter"),
         (default, "FastAPI cannot resolve room_id: Path parameters cannot have default values"),
         (as_query, "FastAPI cannot resolve room_id: Cannot use `Query` for path param 'room_id'"),
         (body_below, "x, through takes_message, asks for message, which would be the body"),

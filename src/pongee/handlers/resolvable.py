@@ -114,8 +114,10 @@ def _check(parameter: inspect.Parameter, where: str, names: tuple[str, ...], all
                 f'{inner} in the handler; dependencies find request.scope["pongee.client"]'
             )
         for field in node.path_params:
-            known = {field.name, field.alias, field.field_info.validation_alias}
-            if not known.intersection(names) and not is_a(field.field_info.annotation, BaseModel):
+            known = (field.name, field.alias, field.field_info.validation_alias)
+            if not any(name in known for name in names) and not is_a(
+                field.field_info.annotation, BaseModel
+            ):
                 raise ConfigurationError(
                     f"{where}: {whose} takes Path() {field.alias}, and the channel has no such "
                     f"parameter; it has {', '.join(names) or 'none'}"
