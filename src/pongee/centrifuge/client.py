@@ -333,7 +333,7 @@ class Client:
                 logger.info("%s, client %s: illegal command %s", self.route, self.id, name or "?")
                 self.end(Disconnect.BAD_REQUEST, cause=CauseKind.BAD_INPUT)
             case Ruling.SAME_ID:
-                self.answer(Reply(command.id, error=Error(107, "bad request: this id is in use")))
+                self._enqueue((command.id, commands.SAME_ID, None))
 
     def _enqueue(self, work: tuple[int, str, Any]) -> None:
         if self._queue is None:

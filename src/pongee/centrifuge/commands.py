@@ -51,7 +51,10 @@ from pongee.switchboard import Gap, stream_of
 if TYPE_CHECKING:
     from pongee.centrifuge.client import Client
 
-__all__ = ["COMMANDS", "lose_position", "subscribe_by_server", "unsubscribe_by_server"]
+__all__ = ["COMMANDS", "SAME_ID", "lose_position", "subscribe_by_server", "unsubscribe_by_server"]
+
+SAME_ID = "same id"
+"""In place of a command whose id another one has that is not answered: an error, in its turn."""
 
 Run = Callable[["Client", int, Any], Awaitable[Reply | None]]
 
@@ -279,6 +282,10 @@ async def _ping(client: Client, number: int, request: Any) -> Reply:
     raise error(ErrorCode.NOT_AVAILABLE)
 
 
+async def _same_id(client: Client, number: int, request: Any) -> Reply:
+    raise error(ErrorCode.BAD_REQUEST, "this id is in use")
+
+
 COMMANDS: Mapping[str, Run] = {
     "connect": connecting.connect,
     "refresh": connecting.refresh,
@@ -292,6 +299,7 @@ COMMANDS: Mapping[str, Run] = {
     "rpc": _rpc,
     "send": _send,
     "ping": _ping,
+    SAME_ID: _same_id,
 }
 
 

@@ -171,9 +171,9 @@ async def _authenticate(client: Client, token: str) -> Identity:
             return proof
         if isinstance(proof, str):
             return Identity(user=proof)
-    else:
+    elif _has_token(policy, handshake := HTTPConnection(client.scope)):
         try:
-            found = await policy(HTTPConnection(client.scope))
+            found = await policy(handshake)
         except Refused as refused:
             if refused.status >= 500:
                 raise
@@ -183,6 +183,10 @@ async def _authenticate(client: Client, token: str) -> Identity:
     if spec.anonymous:
         return ANONYMOUS
     raise DisconnectClient(Disconnect.BAD_REQUEST, "no credentials")
+
+
+def _has_token(policy: TokenPolicy, handshake: HTTPConnection) -> bool:
+    return any(source.extract(handshake) is not None for source in policy.sources)
 
 
 async def _verify(client: Client, token: str) -> Identity:
