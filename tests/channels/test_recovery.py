@@ -53,10 +53,10 @@ def test_nothing_was_ever_published() -> None:
 
 
 @given(
-    asked=st.builds(Position, st.integers(-1, 12), st.sampled_from(["", "E", "F"])),
-    top=st.integers(0, 10),
-    oldest=st.integers(1, 11),
-    holes=st.sets(st.integers(1, 10), max_size=1) | st.just(set()),
+    asked=st.builds(Position, st.integers(-1, 12), st.sampled_from(["", "E", "E", "F"])),
+    top=st.integers(0, 10) | st.just(10),
+    oldest=st.integers(1, 11) | st.just(1),
+    holes=st.sets(st.integers(1, 10), max_size=1) | st.just(set()) | st.just(set()),
     limit=st.integers(0, 10) | st.just(300),
 )
 def test_recover_as_written_down(

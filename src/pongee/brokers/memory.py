@@ -223,7 +223,9 @@ class MemoryBroker:
 
     def _sweep_later(self) -> None:
         """See that what expires is let go of, if there is anything that can."""
-        if self._timer is None and self._sink and (self._logs or self._rooms or self._keys):
+        if self._timer is not None or self._sink is None:
+            return
+        if self._logs or self._rooms or self._keys:
             self._wake_in(SWEEP_INTERVAL)
 
     def _wake_in(self, delay: float) -> None:
