@@ -29,6 +29,7 @@ PARSED: list[tuple[str, str, Any]] = [
     ("port", "9000", 9000),
     ("broker", "memory://", "memory://"),
     ("jwt_secret", SECRET, SecretStr(SECRET)),
+    ("api_key", "0123456789abcdef", SecretStr("0123456789abcdef")),
     (
         "static_tokens",
         "device-one, device-two,",
@@ -104,7 +105,12 @@ def test_bad_value_names_the_setting_the_value_and_what_is_allowed(
 
 
 @pytest.mark.parametrize(
-    ("name", "allowed"), [("jwt_secret", "at least 32 bytes"), ("static_tokens", "8 characters")]
+    ("name", "allowed"),
+    [
+        ("jwt_secret", "at least 32 bytes"),
+        ("api_key", "at least 16 ASCII characters"),
+        ("static_tokens", "8 characters"),
+    ],
 )
 def test_bad_secret_is_named_but_never_shown(
     monkeypatch: pytest.MonkeyPatch, name: str, allowed: str
@@ -122,7 +128,7 @@ def test_bad_secret_is_named_but_never_shown(
     assert caught.value.__suppress_context__
 
 
-@pytest.mark.parametrize("name", ["jwt_secret", "static_tokens"])
+@pytest.mark.parametrize("name", ["jwt_secret", "api_key", "static_tokens"])
 def test_settings_made_by_hand_do_not_show_a_bad_secret_either(name: str) -> None:
     """`Settings` is a public name: its own error ends in logs as well."""
     given: dict[str, Any] = {name: HIDDEN}
@@ -157,12 +163,28 @@ def test_given_value_wins_over_the_environment_and_none_does_not(
 
 def test_secrets_are_not_in_the_representation() -> None:
     """Printing the settings shows no secret."""
-    settings = Settings(jwt_secret=SecretStr(SECRET), static_tokens=(SecretStr("device-one"),))
+    settings = Settings(
+        jwt_secret=SecretStr(SECRET),
+        api_key=SecretStr(SECRET[::-1]),
+        static_tokens=(SecretStr("device-one"),),
+    )
 
     assert SECRET not in repr(settings)
+    assert SECRET[::-1] not in repr(settings)
     assert "device-one" not in repr(settings)
 
 
 def test_secret_of_exactly_32_bytes_is_enough() -> None:
     """Bytes count, not characters (RFC 7518 section 3.2)."""
     assert load_settings(jwt_secret="é" * 16).jwt_secret is not None
+
+
+@pytest.mark.parametrize(
+    "key", ["hunter2 hunter2 hunter2", "hunter2-hünter2-hunter2", "", "k\r" * 9]
+)
+def test_key_of_the_server_api_is_what_a_header_can_carry(key: str) -> None:
+    """Another would be a key that nobody can show."""
+    with pytest.raises(ConfigurationError, match="ASCII characters without spaces") as caught:
+        load_settings(api_key=key)
+
+    assert not key or key not in str(caught.value)

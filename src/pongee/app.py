@@ -30,6 +30,7 @@ from pongee.links.base import Overflow
 from pongee.logs import install_redaction
 from pongee.node import Node
 from pongee.registry import ConnectionInfo
+from pongee.server_api import make_router
 from pongee.sessions.declare import read_handler
 from pongee.sessions.detach import keeps_nothing
 from pongee.sessions.endpoint import EndpointTable, make_endpoint
@@ -206,6 +207,8 @@ class Pongee(ChannelFace):
         included = {id(context.original_route) for context in iter_route_contexts(app.routes)}
         if not any(id(route) in included for route in self.router.routes):
             app.include_router(self.router)
+        if self.settings.api_key is not None:
+            app.include_router(make_router(self._node, self.settings.api_key))
         app.add_middleware(HandshakeMiddleware, runtime=self._node.runtime, find=self._find)
         app.add_exception_handler(Refused, answer_refused)
         current: Any = app.exception_handlers.get(WebSocketRequestValidationError)

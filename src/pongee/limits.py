@@ -12,6 +12,10 @@ from pongee.errors import ConfigurationError
 
 __all__ = [
     "AFTER_DRAIN",
+    "API_BODY_SIZE",
+    "API_KEY_SIZE",
+    "API_PARALLEL",
+    "API_STEPS",
     "BATCH_BYTES",
     "FIRST_MESSAGE_SIZE",
     "FLUSH_BYTES",
@@ -83,6 +87,18 @@ STOP_TIMEOUT = 1.0
 
 AFTER_DRAIN = 1.0
 """Seconds that sessions may take beyond the drain window; then their sockets are cut."""
+
+API_KEY_SIZE = 16
+"""Characters the key of the server API has at least. Fewer can be guessed over the network."""
+
+API_BODY_SIZE = 4 * MIB
+"""Bytes of one request of the server API. More: 413."""
+
+API_STEPS = 10_000
+"""Channels of one broadcast, and commands of one batch. More: error 107, and nothing is done."""
+
+API_PARALLEL = 64
+"""Commands of one parallel batch that are under way at once. More: they wait."""
 
 MAX_HOPS = 32
 """Addresses read per handshake. No real chain of proxies is longer; a hostile header may be."""

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pongee.errors import ConfigurationError
 from pongee.guards.client_ip import ForwardingHeader, TrustedProxies
 from pongee.guards.origin import OriginPolicy
-from pongee.limits import MIN_SECRET_BYTES
+from pongee.limits import API_KEY_SIZE, MIN_SECRET_BYTES
 
 __all__ = ["Settings", "load_settings"]
 
@@ -26,6 +26,7 @@ class Settings(BaseSettings):
         port: TCP port to listen on; 0 lets the system choose.
         broker: where channels live; ``memory://`` in this version.
         jwt_secret: HS256 key for ``JWTBearer``; unset, ``pongee serve`` makes one for this run.
+        api_key: what other programs show to use the server API; unset, there is none.
         static_tokens: tokens that ``/ws/secure`` of the playground takes, comma-separated.
         allowed_origins: origins beside the server's own, comma-separated; ``*`` is any.
         trusted_proxies: addresses or networks whose forwarding headers are believed,
@@ -48,6 +49,7 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     broker: str = "memory://"
     jwt_secret: SecretStr | None = None
+    api_key: SecretStr | None = None
     static_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
@@ -80,6 +82,19 @@ class Settings(BaseSettings):
         if value is not None and len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
             raise ValueError(
                 f"at least {MIN_SECRET_BYTES} bytes, such as `openssl rand -hex 32` prints"
+            )
+        return value
+
+    @field_validator("api_key")
+    @classmethod
+    def _usable_key(cls, value: SecretStr | None) -> SecretStr | None:
+        key = "" if value is None else value.get_secret_value()
+        # Headers carry nothing else unchanged from every client to every server.
+        fits = key.isascii() and key.isprintable() and " " not in key
+        if value is not None and (len(key) < API_KEY_SIZE or not fits):
+            raise ValueError(
+                f"at least {API_KEY_SIZE} ASCII characters without spaces, such as "
+                "`openssl rand -hex 32` prints"
             )
         return value
 
@@ -121,7 +136,7 @@ def load_settings(**given: Any) -> Settings:
 
 def _explain(detail: dict[str, Any]) -> str:
     name = f"PONGEE_{str(detail['loc'][0]).upper()}" if detail["loc"] else "settings"
-    secret = detail["loc"] and detail["loc"][0] in ("jwt_secret", "static_tokens")
+    secret = detail["loc"] and detail["loc"][0] in ("jwt_secret", "api_key", "static_tokens")
     came = "(not shown)" if secret else repr(detail.get("input"))
     return f"{name}={came}: {detail['msg'].removeprefix('Value error, ')}"
 
