@@ -10,8 +10,9 @@ A member that has to know its position enters in three steps, with the broker's 
 1. `enter`: it is in the hub, and what is published from now on is held for it;
 2. `read`: the stream's top, and what the member missed, are read;
 3. `Held.release`: what was held and is beyond the top comes back, and from then on publications go
-   to the member itself. The caller writes its reply in the same step, so that nothing is lost,
-   doubled or out of order.
+   to the member itself; those that the broker's history showed before the broker brought them are
+   left out. The caller writes its reply in the same step, so that nothing is lost, doubled or out
+   of order.
 
 Not for use from other threads.
 """
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol
@@ -39,6 +40,12 @@ __all__ = ["Gap", "Held", "Member", "Switchboard", "stream_of"]
 logger = logging.getLogger("pongee.channels")
 
 Encode = Callable[[str, Any], str | bytes]
+Errand = Callable[[], Awaitable[None]]
+Key = tuple[str, str]
+"""A channel and a client, whose steps must keep their order; no client is the channel itself."""
+
+
+_TOO_MUCH = -1  # in place of a number of breaks: more was published than is held
 
 
 class Gap(Exception):
@@ -55,7 +62,7 @@ class Member(Subscriber, Protocol):
 class _Entry:
     """What this process knows of one channel that it has members in."""
 
-    __slots__ = ("breaks", "listened", "members", "options", "position")
+    __slots__ = ("asked", "breaks", "listened", "members", "options", "position")
 
     def __init__(self, options: ChannelOptions) -> None:
         self.options = options
@@ -63,7 +70,8 @@ class _Entry:
         self.members: dict[Member, bool] = {}
         self.position: Position | None = None  # of what was handed over last
         self.breaks = 0  # how often the sequence was broken
-        self.listened = False  # whether the broker was asked to hand the channel over
+        self.asked = False  # whether the broker was asked to hand the channel over
+        self.listened = False  # whether it does
 
 
 class Held:
@@ -84,26 +92,47 @@ class Held:
         self._messages += batch.messages
         if len(self._messages) > HELD_MESSAGES:
             self._messages.clear()
-            self._breaks = -1
+            self._breaks = _TOO_MUCH
 
-    def release(self, top: int | None) -> list[Outgoing]:
+    def release(self, top: Position | None) -> list[Outgoing]:
         """End holding; returns what came after `top`, in order.
 
         Args:
-            top: the offset up to which the member is told otherwise; `None` is no position.
+            top: the position up to which the member is told otherwise; `None` is no position.
 
         Raises:
             Gap: it does not follow on `top`; the member is still in the channel.
         """
         self._board.hub.redirect(self._channel, self._member)
-        if self._breaks != self._entry.breaks:
+        position, offset = self._entry.position, 0 if top is None else top.offset
+        if self._breaks == _TOO_MUCH:
             raise Gap
         if top is None:
             return self._messages
-        rest = [message for message in self._messages if message.offset > top]
-        if [message.offset for message in rest] != list(range(top + 1, top + 1 + len(rest))):
+        if self._breaks != self._entry.breaks:
             raise Gap
+        if position is not None and position.epoch != top.epoch:
+            raise Gap  # the stream began anew, before or after the history was read
+        rest = [message for message in self._messages if message.offset > offset]
+        if [message.offset for message in rest] != list(range(offset + 1, offset + 1 + len(rest))):
+            raise Gap
+        if position is not None and position.offset < offset:
+            self._wait_for(offset)
         return rest
+
+    def _wait_for(self, offset: int) -> None:
+        """Keep from the member what comes late: it has been told everything up to `offset`."""
+        hub, channel, member, entry = self._board.hub, self._channel, self._member, self._entry
+
+        def pass_on(batch: Batch) -> None:
+            news = [message for message in batch.messages if message.offset > offset]
+            if news:
+                member.deliver(batch if len(news) == len(batch.messages) else Batch(news))
+            if entry.position is None or entry.position.offset >= offset:
+                hub.redirect(channel, member)
+
+        hub.unsubscribe(channel, member)
+        hub.subscribe(channel, member, pass_on)
 
 
 class Switchboard:
@@ -192,6 +221,7 @@ class Switchboard:
                 await self.appear(channel, info)
         except BaseException:
             self.leave(channel, member)
+            self.disappear(channel, info)
             raise
         if options.join_leave:
             self.tell_join(channel, info)
@@ -231,7 +261,12 @@ class Switchboard:
             await self.start()
         entry = self._entries.get(channel)
         if entry is not None and not entry.listened:
-            await self._errands.run(partial(self.broker.subscribe, channel))
+            entry.asked = True
+            await self._errands.run((channel, ""), partial(self._listen, channel, entry))
+
+    async def _listen(self, channel: str, entry: _Entry) -> None:
+        if not entry.listened:
+            await self.broker.subscribe(channel)
             entry.listened = True
 
     async def read(
@@ -247,10 +282,14 @@ class Switchboard:
         await self.listen(channel)
         stream = stream_of(options)
         assert stream is not None  # noqa: S101 - positions need a stream, checked when declared
-        page = await self.broker.history(channel, stream, since=since, limit=limit, reverse=reverse)
         entry = self._entries.get(channel)
-        if entry is not None and entry.position is None:
-            entry.position = page.top
+        before = None if entry is None else entry.position
+        page = await self.broker.history(channel, stream, since=since, limit=limit, reverse=reverse)
+        if entry is not None and entry.position is before:
+            if before is not None and before.epoch != page.top.epoch:
+                self._tell_gap(channel, entry)  # nobody published since the stream began anew
+            if before is None or before.epoch != page.top.epoch:
+                entry.position = page.top
         return page
 
     def hear_arrivals(self, channel: str, member: Member) -> None:
@@ -265,8 +304,8 @@ class Switchboard:
         if entry is None or entry.members.pop(member, None) is None or entry.members:
             return
         del self._entries[channel]
-        if entry.listened:
-            self._errands.add(partial(self._listen_no_more, channel))
+        if entry.asked:
+            self._errands.add((channel, ""), partial(self._listen_no_more, channel))
 
     async def _listen_no_more(self, channel: str) -> None:
         if channel not in self._entries:
@@ -280,8 +319,11 @@ class Switchboard:
         Raises:
             BrokerUnavailable: it may or may not be entered.
         """
-        await self.broker.add_presence(channel, info, PRESENCE_TTL)
+        # Before the answer, and in turn: whoever leaves meanwhile, or left just now and is back,
+        # must be found as it is.
         self._present.setdefault(channel, {})[info.client] = info
+        renew = partial(self.broker.add_presence, channel, info, PRESENCE_TTL)
+        await self._errands.run((channel, info.client), renew)
         if self._refresher is None:
             self._refresher = self._wheel.call_later(PRESENCE_REFRESH, self._renew)
 
@@ -291,11 +333,12 @@ class Switchboard:
         if here is not None and here.pop(info.client, None) is not None:
             if not here:
                 del self._present[channel]
-            self._errands.add(partial(self.broker.remove_presence, channel, info.client, info.user))
+            strike = partial(self.broker.remove_presence, channel, info.client, info.user)
+            self._errands.add((channel, info.client), strike)
 
     def tell_join(self, channel: str, info: ClientInfo) -> None:
         """Tell the channel's members that `info` came."""
-        self._errands.add(partial(self.broker.join, channel, info))
+        self._errands.add((channel, info.client), partial(self.broker.join, channel, info))
 
     def tell_leave(self, channel: str, info: ClientInfo, *, lost: bool = False) -> None:
         """Tell the channel's members that `info` left.
@@ -307,7 +350,7 @@ class Switchboard:
                 user has come back, or after `LEAVE_DELAY`: users do not flicker.
         """
         if not lost or not info.user:
-            self._errands.add(partial(self.broker.leave, channel, info))
+            self._errands.add((channel, info.client), partial(self.broker.leave, channel, info))
             return
         timer = self._wheel.call_later(
             LEAVE_DELAY, lambda: self._tell_late(channel, info.user, info.client)
@@ -320,7 +363,7 @@ class Switchboard:
         if client in departing:
             timer, info = departing.pop(client)
             timer.cancel()
-            self._errands.add(partial(self.broker.leave, channel, info))
+            self._errands.add((channel, info.client), partial(self.broker.leave, channel, info))
         if not departing:
             self._departing.pop((channel, user), None)
 
@@ -328,7 +371,8 @@ class Switchboard:
         self._refresher = None
         for channel, infos in self._present.items():
             for info in infos.values():
-                self._errands.add(partial(self.broker.add_presence, channel, info, PRESENCE_TTL))
+                renew = partial(self.broker.add_presence, channel, info, PRESENCE_TTL)
+                self._errands.add((channel, info.client), renew)
         if self._present:
             self._refresher = self._wheel.call_later(PRESENCE_REFRESH, self._renew)
 
@@ -381,36 +425,50 @@ class Switchboard:
 
 
 class _Errands:
-    """What is owed to the broker by callers that cannot wait: one after the other, in order."""
+    """What is owed to the broker, in order for each key: a channel, or a client in one.
+
+    Who can wait, and has nothing of the same key before it, does its errand itself; the rest are
+    done one after the other.
+    """
 
     def __init__(self) -> None:
-        self._waiting: deque[Callable[[], Awaitable[None]]] = deque()
+        self._waiting: deque[tuple[Key, Errand]] = deque()
+        self._keys: Counter[Key] = Counter()  # of those waiting, and of the one under way
+        self._by_callers: dict[Key, asyncio.Future[None]] = {}
         self._worker: asyncio.Task[None] | None = None
 
-    def add(self, errand: Callable[[], Awaitable[None]]) -> None:
+    def add(self, key: Key, errand: Errand) -> None:
         """Run `errand` soon; one that fails is logged."""
-        self._waiting.append(errand)
+        self._waiting.append((key, errand))
+        self._keys[key] += 1
         if self._worker is None:
             self._worker = asyncio.get_running_loop().create_task(self._work())
 
-    async def run(self, errand: Callable[[], Awaitable[None]]) -> None:
-        """Run `errand` behind those before it, and wait for it; raises what it raises."""
-        if self._worker is None:
-            await errand()
-            return
+    async def run(self, key: Key, errand: Errand) -> None:
+        """Run `errand` behind those of the same key, and wait for it; raises what it raises. ▲
+
+        Cancellation: it may or may not be run.
+        """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if key not in self._keys and key not in self._by_callers:
+            self._by_callers[key] = done
+            try:
+                await errand()
+            finally:
+                del self._by_callers[key]
+                done.set_result(None)
+            return
 
         async def tell() -> None:
+            problem: Exception | None = None
             try:
                 await errand()
             except Exception as error:
-                if not done.done():
-                    done.set_exception(error)
-            else:
-                if not done.done():
-                    done.set_result(None)
+                problem = error
+            if not done.done():
+                done.set_exception(problem) if problem else done.set_result(None)
 
-        self.add(tell)
+        self.add(key, tell)
         await done
 
     async def finish(self) -> None:
@@ -421,11 +479,16 @@ class _Errands:
     async def _work(self) -> None:
         try:
             while self._waiting:
-                errand = self._waiting.popleft()
+                key, errand = self._waiting.popleft()
+                if key in self._by_callers:
+                    await self._by_callers[key]
                 try:
                     await errand()
                 except Exception:
                     logger.exception("the broker did not do what was owed to it")
+                self._keys[key] -= 1
+                if not self._keys[key]:
+                    del self._keys[key]
         finally:
             self._worker = None
 

@@ -130,7 +130,7 @@ class Entering:
             rest = self._held.release(None)
             result = SubscribeResult(was_recovering=self._wish.asked is not None)
         else:
-            rest = self._held.release(page.top.offset)
+            rest = self._held.release(page.top)
             result = SubscribeResult(
                 recoverable=options.recover,
                 positioned=True,
