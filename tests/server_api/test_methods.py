@@ -12,8 +12,10 @@ from fastapi import FastAPI
 from pydantic import AfterValidator
 
 from pongee import Pongee
+from pongee.brokers.base import Page
+from pongee.brokers.memory import MemoryBroker
 from pongee.limits import API_STEPS, ClientLimits
-from pongee.testing import ManualClock, connect
+from pongee.testing import ManualClock, connect, eventually
 from tests.server_api.conftest import KEY, Connected, serving
 
 pytestmark = pytest.mark.anyio
@@ -138,6 +140,43 @@ async def test_whoever_does_not_fit_everything_is_left_alone() -> None:
             assert await api.result("disconnect", other) == {}
         assert api.pongee.channels() == {}
         assert len(api.pongee.connections()) == 1
+
+
+class SlowBroker(MemoryBroker):
+    """Answers what a channel keeps when it is let."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.asked = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def history(self, *given: Any, **more: Any) -> Page:
+        self.asked.set()
+        await self.go.wait()
+        return await super().history(*given, **more)
+
+
+async def test_client_that_leaves_while_it_is_subscribed_is_no_error() -> None:
+    """The others of the user are subscribed, and the request is answered."""
+    brokers: list[SlowBroker] = []
+
+    def slow(pongee: Pongee, app: FastAPI) -> None:
+        runtime = pongee._node.runtime
+        brokers.append(SlowBroker(runtime.clock, runtime.wheel))
+        pongee._node.board.broker = brokers[0]
+
+    async with serving(change=slow) as api, api.client("ada") as first, api.client("ada") as second:
+        body = {"user": "ada", "channel": "chat:1"}
+        request = asyncio.create_task(api.result("subscribe", body))
+        async with asyncio.timeout(5):
+            await brokers[0].asked.wait()
+        await first.socket.close()
+        await eventually(lambda: [one.id for one in api.pongee.connections()] == [second.id])
+        brokers[0].go.set()
+
+        assert await request == {}
+        assert (await second.push()).keys() == {"channel", "subscribe"}
+        assert api.pongee.channels() == {"chat:1": 1}
 
 
 async def _closed(client: Connected) -> tuple[int, str]:
