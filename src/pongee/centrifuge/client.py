@@ -576,5 +576,7 @@ FULL = "outbox full"
 def _is_lost(cause: CloseCause) -> bool:
     """Whether the user may be back in a moment: nobody said goodbye."""
     if cause.kind is CauseKind.CLIENT_CLOSED:
-        return cause.code not in (CloseCode.NORMAL, CloseCode.GOING_AWAY)
+        # SDKs for JavaScript say goodbye with a close frame that holds no code.
+        goodbyes = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
+        return cause.code not in goodbyes
     return cause.kind in (CauseKind.CONNECTION_LOST, CauseKind.TOO_SLOW, CauseKind.DRAINING)
