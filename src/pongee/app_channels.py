@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from pongee.channels.names import check_channel
 from pongee.channels.options import ChannelOptions, Overflow
 from pongee.channels.patterns import ChannelPattern
 from pongee.channels.publication import ClientInfo, Position, Publication, publication_of
-from pongee.errors import ConfigurationError, UsageError
+from pongee.errors import ConfigurationError, SessionClosed, UsageError
 from pongee.guards.origin import OriginPolicy
 from pongee.guards.policy import TokenPolicy, public
 from pongee.handlers.channel import Access, Channel
@@ -384,10 +385,12 @@ class ChannelFace:
         Raises:
             UsageError: neither or both were given, or no such channel is declared.
         """
-        clients = self._clients(id, user)
-        for client in clients:
-            await client.subscribe(channel)
-        return len(clients)
+        subscribed = 0
+        for client in self._clients(id, user):
+            with contextlib.suppress(SessionClosed):  # it may leave meanwhile
+                await client.subscribe(channel)
+                subscribed += 1
+        return subscribed
 
     async def unsubscribe(
         self,

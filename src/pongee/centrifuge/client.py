@@ -88,6 +88,7 @@ class Client:
         "conn_info",
         "deliver",
         "format",
+        "greeted",
         "id",
         "identity",
         "loop",
@@ -128,6 +129,7 @@ class Client:
         self.conn_info = b""
         self.state: Any = None
         self.phase = Phase.OPEN
+        self.greeted = False  # whether on_connect has been called and let it in
         self.cause: CloseCause | None = None
         self.format = form
         self.session = ""  # names it on transports without a connection of their own
@@ -381,7 +383,11 @@ class Client:
         except DisconnectClient as verdict:
             self.end(verdict.code, verdict.reason, CauseKind.REFUSED)
             return
-        except Exception as raised:
+        except (Exception, asyncio.CancelledError) as raised:
+            if self.cause is not None:
+                return  # nobody waits for an answer
+            if isinstance(raised, asyncio.CancelledError) and _is_cancelled():
+                raise
             error = client_error(raised, f"{self.route}, {name}")
             reply = Reply(number, error=Error(error.code, error.message, error.temporary))
             if name == "connect":
@@ -517,11 +523,12 @@ class Client:
         link.stop_reading()
         for name, sub in left:
             await self._tell(name, sub.tell_unsubscribed(self))
-        if ready:
+        if ready or self.greeted:
             await self._tell(
                 "on_disconnect",
                 self.service.hook("disconnect", self.scope, {"client": self, "cause": cause}),
             )
+        if ready:
             self._tell_end(cause)
 
     async def _tell(self, where: str, telling: Any) -> None:
@@ -571,6 +578,12 @@ class Client:
 
 
 FULL = "outbox full"
+
+
+def _is_cancelled() -> bool:
+    """Whether this task was told to end, and not only something that its handler waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _is_lost(cause: CloseCause) -> bool:

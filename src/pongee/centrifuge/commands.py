@@ -99,14 +99,15 @@ async def _subscribe(client: Client, number: int, request: SubscribeRequest) -> 
         client.given(data=_value(bytes(request.data))),
         proven=bool(request.token),
     )
+    # Before anything begins: a value that is no JSON must leave nothing behind.
+    answer = b"" if data is None else to_json(data).encode()
     sub = Subscription(channel, parameters, client.info_in(grant.info), server=False)
     entering = await enter(client, name, sub, Wish.of(request))
     try:
         result, rest = entering.commit()
     except Gap:
         raise DisconnectClient(Disconnect.INSUFFICIENT_STATE) from None
-    if data is not None:
-        result.data = raw(to_json(data).encode())
+    result.data = raw(answer)
     if grant.expires_at is not None:
         result.expires, result.ttl = True, connecting.ttl_of(client, grant.expires_at)
         _arm_expiry(client, name, sub, grant.expires_at)
@@ -154,8 +155,9 @@ def _expire(client: Client, name: str) -> None:
 
 
 async def _unsubscribe(client: Client, number: int, request: UnsubscribeRequest) -> Reply:
-    sub = client.subscriptions.pop(request.channel, None)
-    if sub is not None:
+    sub = client.subscriptions.get(request.channel)
+    if sub is not None and sub.live:  # else the server is subscribing it, and it does not know
+        del client.subscriptions[request.channel]
         sub.end(client, request.channel)
         client.start(sub.tell_unsubscribed(client))
     return Reply(number, unsubscribe=Empty())
@@ -179,6 +181,8 @@ async def _sub_refresh(client: Client, number: int, request: SubRefreshRequest) 
     sub = client.subscriptions.get(name)
     if sub is None:
         raise error(ErrorCode.PERMISSION_DENIED)
+    if grant.expires_at is not None and grant.expires_at <= client.service.runtime.clock.time():
+        raise error(ErrorCode.EXPIRED)
     if grant.expires_at is None:
         if sub.expiry is not None:
             sub.expiry.cancel()
@@ -326,6 +330,8 @@ async def subscribe_by_server(client: Client, name: str) -> None:
         return
     told = Subscribed(result.recoverable, result.epoch, result.offset, result.positioned)
     client.push(Push(name, subscribe=told))
+    for publication in result.publications or ():  # the newest, of a channel that caches
+        client.push(Push(name, pub=publication))
     client.deliver_held(rest)
     entering.announce()
 

@@ -62,7 +62,10 @@ async def connect(client: Client, number: int, request: ConnectRequest) -> None:
     except InvalidToken:
         raise DisconnectClient(Disconnect.INVALID_TOKEN) from None
     sent = _json(bytes(request.data))
-    _, data = await client.service.hook("connect", client.scope, client.given(data=sent))
+    client.greeted, data = await client.service.hook(
+        "connect", client.scope, client.given(data=sent)
+    )
+    answer = b"" if data is None else to_json(data).encode()
     spec = client.service.spec
     if spec.personal is not None and identity.user:
         wanted.setdefault(spec.personal.replace("{user}", identity.user), {})
@@ -70,10 +73,10 @@ async def connect(client: Client, number: int, request: ConnectRequest) -> None:
         wanted.setdefault(name, {})
     client.wanted = []
     entering = await _enter_all(client, wanted, request.subs or {})
-    _begin(client, number, entering, data)
+    _begin(client, number, entering, answer)
 
 
-def _begin(client: Client, number: int, entering: dict[str, Entering], data: Any) -> None:
+def _begin(client: Client, number: int, entering: dict[str, Entering], data: bytes) -> None:
     """Answer, in one step with the beginning of every subscription."""
     spec = client.service.spec
     result = ConnectResult(
@@ -83,9 +86,8 @@ def _begin(client: Client, number: int, entering: dict[str, Entering], data: Any
         pong=True,
         session=client.session,
         node=client.service.node if client.session else "",
+        data=raw(data),
     )
-    if data is not None:
-        result.data = raw(to_json(data).encode())
     held: list[Outgoing] = []
     try:
         result.subs = {}

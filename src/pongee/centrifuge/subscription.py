@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +12,7 @@ from pongee.centrifuge.messages import SubscribeRequest, SubscribeResult, publis
 from pongee.channels.publication import ClientInfo, Position
 from pongee.channels.recovery import Recovery, recover, recover_cache
 from pongee.clock import Timer
+from pongee.errors import SessionClosed
 from pongee.handlers.channel import Channel
 from pongee.links.base import Outgoing
 from pongee.switchboard import Held
@@ -161,6 +161,7 @@ async def enter(client: Client, name: str, sub: Subscription, wish: Wish) -> Ent
     Raises:
         ClientError: 105, it is in; or 112, it wants no subscription that did not recover.
         BrokerUnavailable: nobody knows; it is not in.
+        SessionClosed: the client left meanwhile.
 
     Cancellation: it is not in.
     """
@@ -179,7 +180,7 @@ async def enter(client: Client, name: str, sub: Subscription, wish: Wish) -> Ent
         if options.presence:
             await board.appear(name, sub.info)
         if client.cause is not None:
-            raise asyncio.CancelledError  # it left meanwhile
+            raise SessionClosed(client.cause)  # meanwhile
     except BaseException:
         client.subscriptions.pop(name, None)
         sub.end(client, name)

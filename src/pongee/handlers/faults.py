@@ -31,7 +31,7 @@ _BY_STATUS = {
 }
 
 
-def client_error(error: Exception, where: str) -> ClientError:
+def client_error(error: BaseException, where: str) -> ClientError:
     """Say what the client is told; what nobody raised on purpose is logged and told as 100.
 
     Args:
