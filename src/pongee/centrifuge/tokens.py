@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -55,7 +56,7 @@ def expiry_of(claims: Mapping[str, Any]) -> float | None:
         return None
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InvalidToken("expire_at is no number")
     return float(value)
 
@@ -64,31 +65,31 @@ def info_of(claims: Mapping[str, Any]) -> bytes:
     """Return the ``info`` claim, or ``b64info`` decoded, as JSON; nothing if there is neither.
 
     Raises:
-        InvalidToken: ``b64info`` is no Base64, or not of JSON.
+        InvalidToken: it cannot be JSON, or ``b64info`` is no Base64.
     """
-    if claims.get("info") is not None:
-        return pydantic_core.to_json(claims["info"])
-    encoded = claims.get("b64info")
-    if encoded is None:
-        return b""
+    info, encoded = claims.get("info"), claims.get("b64info")
     try:
-        data = base64.b64decode(str(encoded), validate=True)
-        return pydantic_core.to_json(pydantic_core.from_json(data))
+        if info is None and encoded is not None:
+            info = pydantic_core.from_json(base64.b64decode(str(encoded), validate=True))
+            return pydantic_core.to_json(info, inf_nan_mode="null")
+        return b"" if info is None else pydantic_core.to_json(info, inf_nan_mode="null")
     except (binascii.Error, ValueError):
-        raise InvalidToken("b64info is no JSON in Base64") from None
+        raise InvalidToken("info is no JSON, or b64info no JSON in Base64") from None
 
 
 def connection_subs(claims: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return the channels that a connection token subscribes to, with options for each.
 
     Raises:
-        InvalidToken: ``channels`` is no list of texts, or ``subs`` no mapping.
+        InvalidToken: ``channels`` is no list of texts, or ``subs`` no mapping of mappings.
     """
     channels, subs = claims.get("channels") or [], claims.get("subs") or {}
     if not isinstance(channels, list) or not isinstance(subs, dict):
         raise InvalidToken("channels is no list, or subs no mapping")
     if not all(isinstance(name, str) for name in [*channels, *subs]):
         raise InvalidToken("the name of a channel is no text")
+    if not all(isinstance(options or {}, dict) for options in subs.values()):
+        raise InvalidToken("the options of a channel are no mapping")
     found: dict[str, Mapping[str, Any]] = {name: {} for name in channels}
     found.update({name: options or {} for name, options in subs.items()})
     return found
