@@ -73,6 +73,11 @@ class Scenarios:
             kit = await stack.enter_async_context(type(self).kit(request.param))
             yield Bench(kit, stack)
 
+    @pytest.fixture
+    def no_leave_delay_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever is heard to leave did not have to wait for it."""
+        monkeypatch.setattr("pongee.switchboard.LEAVE_DELAY", 3600.0)
+
     # Connecting
 
     async def test_connects_without_a_token(self, bench: Bench) -> None:
@@ -268,7 +273,8 @@ class Scenarios:
         stats = await first.do("presence_stats", channel="chat:1")
         assert stats == {"num_clients": 3, "num_users": 2}
 
-    async def test_joins_and_leaves(self, bench: Bench) -> None:
+    async def test_joins_and_leaves(self, bench: Bench, no_leave_delay_ends: None) -> None:
+        """Of a client that says goodbye the others hear at once."""
         await bench.serve()
         first = await bench.connected(token=token("ann"))
         await first.subscribe("chat:1", join_leave=True)
@@ -282,6 +288,28 @@ class Scenarios:
         assert left["info"] == joined["info"]
         assert [one["info"]["user"] for one in first.all("join")] == ["ann", "bob"]
         assert second.all("join") == []  # it did not ask
+
+    async def test_a_user_whose_line_broke_does_not_flicker(
+        self, bench: Bench, no_leave_delay_ends: None
+    ) -> None:
+        """The others hear that it left only when it is back."""
+        app = await bench.serve()
+        first = await bench.connected(token=token("ann"))
+        await first.subscribe("chat:1", join_leave=True)
+        relay = await bench.relay()
+        second = await bench.connected(token=token("bob"))
+        await second.subscribe("chat:1")
+        before = (await first.wait("join", channel="chat:1", count=2))["info"]
+        await away(relay, second)
+        await eventually(lambda: len(app.pongee.connections()) == 1)
+        await first.do("presence_stats", channel="chat:1")  # there and back: nothing is on the way
+        assert first.all("leave") == []
+        relay.thaw()
+        left = await first.wait("leave", channel="chat:1")
+        assert left["info"] == before
+        assert (await first.wait("join", channel="chat:1", count=3))["info"]["user"] == "bob"
+        stats = await first.do("presence_stats", channel="chat:1")
+        assert stats == {"num_clients": 2, "num_users": 2}
 
     async def test_rpc(self, bench: Bench) -> None:
         await bench.serve()
