@@ -31,7 +31,8 @@ format: $(VENV)/.development
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Debian's chromium and nginx, where we may install them; tests that need them say so elsewhere.
+# Debian's chromium, nginx and nodejs, where we may install them, and the JavaScript SDK; tests that
+# need them say so elsewhere.
 tools:
 	@scripts/install-tools
 
