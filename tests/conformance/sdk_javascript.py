@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,22 @@ class JavascriptClient(SdkClient):
         super().__init__()
         self._node = node
         self._number = number
-        self.get_token = get_token
-        self.channel_tokens: dict[str, GetToken] = {}
+        self._answers: dict[tuple[str, str | None], Callable[[Any], Any]] = {}
+        if get_token is not None:
+            self._answers["get_token", None] = get_token
 
     async def do(self, name: str, **args: Any) -> Any:
-        getter = args.pop("get_token", None)
-        if getter is not None:
-            self.channel_tokens[args["channel"]] = getter
-            args["ask"] = True
+        for what in ("token", "state"):
+            getter = args.pop(f"get_{what}", None)
+            if getter is not None:
+                self._answers[f"get_{what}", args["channel"]] = getter
+                args[f"asks_{what}"] = True
         return await self._node.run(self._number, name, args)
+
+    def answer(self, event: dict[str, Any]) -> Any:
+        """Answer the SDK's question for a token or a state."""
+        channel = event.get("channel")
+        return self._answers[event["on"], channel](channel)
 
 
 class Node:
@@ -71,7 +78,7 @@ class Node:
             "create",
             url=url,
             token=token,
-            ask=get_token is not None,
+            asks_token=get_token is not None,
             data=data,
             transports=transports,
             emulation=emulation,
@@ -103,13 +110,9 @@ class Node:
                 continue
             client = self._clients[message.pop("of")]
             client.events.append(message)
-            if message["on"] == "get_token":
-                self._give_token(client, message["ask"], message.get("channel"))
-
-    def _give_token(self, client: JavascriptClient, ask: int, channel: str | None) -> None:
-        getter = client.get_token if channel is None else client.channel_tokens[channel]
-        assert getter is not None
-        self._write({"do": "token", "ask": ask, "token": getter(channel)})
+            if "ask" in message:
+                value = client.answer(message)
+                self._write({"do": "answer", "ask": message["ask"], "value": value})
 
 
 @asynccontextmanager

@@ -75,6 +75,8 @@ class PythonClient(SdkClient):
             channel=channel,
         )
         getter = self._getter(options.pop("get_token", None), channel)
+        if (get_state := options.pop("get_state", None)) is not None:
+            options["get_state"] = self._state_getter(get_state)
         made = self.inner.new_subscription(
             channel,
             events,
@@ -138,6 +140,13 @@ class PythonClient(SdkClient):
             if made is None:
                 raise centrifuge.UnauthorizedError
             return made
+
+        return get
+
+    def _state_getter(self, get_state: Callable[[str], dict[str, Any]]) -> Any:
+        async def get(channel: str) -> Any:
+            self.events.append({"on": "get_state", "channel": channel})
+            return centrifuge.StreamPosition(**get_state(channel))
 
         return get
 

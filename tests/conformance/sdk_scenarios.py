@@ -390,6 +390,29 @@ class Scenarios:
         await client.wait("publication", count=2)
         assert client.heard("short:1") == [0, 6]
 
+    async def test_a_state_is_loaded_only_where_recovery_fails(self, bench: Bench) -> None:
+        app = await bench.serve()
+        relay = await bench.relay()
+        position = await app.short.publish(0, n=1)
+        client = await bench.connected()
+        first = await client.subscribe("short:1", get_state=lambda _: position._asdict())
+        assert first["recovered"]
+        await away(relay, client)
+        await app.short.publish(1, n=1)
+        relay.thaw()
+        await client.wait("publication")
+        assert len(client.all("get_state")) == 1
+        await away(relay, client)
+        for number in range(2, 8):
+            position = await app.short.publish(number, n=1)
+        relay.thaw()
+        third = await client.wait("subscribed", count=3)
+        assert third["recovered"]
+        assert len(client.all("get_state")) == 2
+        await app.short.publish(8, n=1)
+        await client.wait("publication", count=2)
+        assert client.heard("short:1") == [1, 8]
+
     async def test_a_cache_gives_the_newest(self, bench: Bench) -> None:
         app = await bench.serve()
         relay = await bench.relay()

@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 
 from tests.conformance.sdk import KitFactory
-from tests.conformance.sdk_app import token
+from tests.conformance.sdk_app import Message, token
 from tests.conformance.sdk_javascript import javascript
 from tests.conformance.sdk_scenarios import Bench, Scenarios
 
@@ -46,3 +46,12 @@ class TestJavascriptSdk(Scenarios):
         await app.pongee.broadcast(channels, "to all")
         await client.wait("publication", count=50)
         assert [one["channel"] for one in client.all("publication")] == channels
+
+    async def test_it_starts_where_it_wants(self, bench: Bench) -> None:
+        app = await bench.serve()
+        for number in range(5):
+            await app.chat.publish(Message(text=str(number)), room_id=1)
+        client = await bench.connected()
+        await client.subscribe("chat:1", since={"offset": 2, "epoch": ""})
+        await client.wait("publication", count=3)
+        assert client.heard("chat:1") == [{"text": "2"}, {"text": "3"}, {"text": "4"}]

@@ -14,7 +14,7 @@ const { Centrifuge, UnauthorizedError } = await import(
 );
 
 const clients = new Map();
-const asked = new Map(); // tokens that the test was asked for
+const asked = new Map(); // what the test was asked for and has not answered
 let asks = 0;
 
 const write = (message) => process.stdout.write(JSON.stringify(message) + '\n');
@@ -62,11 +62,14 @@ function report(emitter, names, source) {
   }
 }
 
-function askForToken(client, channel) {
-  const ask = ++asks;
+// Asks the test for what an application would know: a token, the position of its state.
+function ask(client, on, channel) {
+  const number = ++asks;
   return new Promise((resolve, reject) => {
-    asked.set(ask, (token) => (token === null ? reject(new UnauthorizedError()) : resolve(token)));
-    write({ of: client, on: 'get_token', ask, channel });
+    asked.set(number, (value) =>
+      value === null ? reject(new UnauthorizedError()) : resolve(value),
+    );
+    write({ of: client, on, ask: number, channel });
   });
 }
 
@@ -79,13 +82,13 @@ const reporting = (client) =>
     }
   };
 
-async function create(client, { url, transports, token, ask, data, headers, emulation }) {
+async function create(client, { url, transports, token, asks_token, data, headers, emulation }) {
   const options = {
     websocket: reporting(client),
     minReconnectDelay: 20,
     maxReconnectDelay: 200,
     token: token ?? '',
-    getToken: ask ? () => askForToken(client) : null,
+    getToken: asks_token ? () => ask(client, 'get_token') : null,
     headers: headers ?? {},
   };
   if (data !== undefined && data !== null) options.data = encode(data);
@@ -98,17 +101,17 @@ async function create(client, { url, transports, token, ask, data, headers, emul
   clients.set(client, made);
 }
 
-function subscription(client, { channel, token, ask, data, recoverable, join_leave, since }) {
+function subscription(client, { channel, token, asks_token, asks_state, data, join_leave, since }) {
   const options = {
     token: token ?? '',
-    getToken: ask ? () => askForToken(client, channel) : null,
+    getToken: asks_token ? () => ask(client, 'get_token', channel) : null,
     minResubscribeDelay: 20,
     maxResubscribeDelay: 200,
-    recoverable: recoverable ?? false,
     joinLeave: join_leave ?? false,
   };
   if (data !== undefined && data !== null) options.data = encode(data);
   if (since) options.since = since;
+  if (asks_state) options.getState = () => ask(client, 'get_state', channel);
   const made = clients.get(client).newSubscription(channel, options);
   report(made, SUBSCRIPTION_EVENTS, { of: client, server_side: false, channel });
   made.subscribe();
@@ -137,11 +140,11 @@ async function run({ id, client, do: name, args }) {
   }
 }
 
-// A token answers the SDK's own question; everything else is a command.
+// An answer is to the SDK's own question; everything else is a command.
 for await (const line of readline.createInterface({ input: process.stdin })) {
   const command = JSON.parse(line);
-  if (command.do === 'token') {
-    asked.get(command.ask)(command.token);
+  if (command.do === 'answer') {
+    asked.get(command.ask)(command.value);
     asked.delete(command.ask);
   } else {
     void run(command);
