@@ -1,5 +1,6 @@
 // The playground: tabs, and the parts behind them.
 
+import { startChannels } from "./channels.js";
 import { startChat } from "./chat.js";
 import { startConsole } from "./console.js";
 import { byId } from "./dom.js";
@@ -46,5 +47,7 @@ function startTabs() {
 
 startTabs();
 startChat();
-startConsole(fetchConfig());
+const config = fetchConfig();
+startConsole(config);
+startChannels(config);
 document.documentElement.dataset.ready = "true";
