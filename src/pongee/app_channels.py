@@ -13,6 +13,7 @@ from fastapi.params import Depends
 from pongee.brokers.base import Counts, Page
 from pongee.centrifuge.client import Client
 from pongee.centrifuge.endpoint import websocket_endpoint
+from pongee.centrifuge.http_streams import stream_routes
 from pongee.channels.names import check_channel
 from pongee.channels.options import ChannelOptions, Overflow
 from pongee.channels.patterns import ChannelPattern
@@ -151,7 +152,7 @@ class ChannelFace:
         origins: Sequence[str] | OriginPolicy | None = None,
         limits: ClientLimits | None = None,
     ) -> Connection:
-        """Let client SDKs connect, at ``{prefix}/websocket``.
+        """Let client SDKs connect, at ``{prefix}/websocket``; or by HTTP where that is blocked.
 
         Args:
             auth: `public`, or a `JWTBearer` or other `TokenPolicy`, which verifies the tokens of
@@ -203,6 +204,7 @@ class ChannelFace:
         self.router.add_api_websocket_route(
             f"{spec.prefix}/websocket", websocket_endpoint(spec, lambda: self._node.service)
         )
+        self.router.routes.extend(stream_routes(spec, lambda: self._node.service))
         return Connection(spec, Client)
 
     def _origin_policy(self, origins: Sequence[str] | OriginPolicy | None) -> OriginPolicy:

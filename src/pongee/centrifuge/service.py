@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pongee.centrifuge import json_codec, protobuf_codec
@@ -72,12 +72,14 @@ class Service:
         board: channels of this process.
         declared: channels, methods, connection.
         node: names this process, for clients of transports without a connection of their own.
+        sessions: those clients, by the secret that addresses them.
     """
 
     runtime: Runtime
     board: Switchboard
     declared: Declared
     node: str
+    sessions: dict[str, Any] = field(default_factory=dict)
 
     @property
     def spec(self) -> ConnectionSpec:
