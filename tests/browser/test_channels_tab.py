@@ -229,21 +229,28 @@ def test_nothing_said_while_the_line_is_cut_is_missing(
 def test_a_line_is_mended_by_hand_and_a_text_survives_it(
     browser: Browser, pongee_process: ProcessFactory
 ) -> None:
-    visitor = Visitor(browser.new_context(), pongee_process().url)
+    server = pongee_process()
+    visitor, other = (Visitor(browser.new_context(), server.url) for _ in range(2))
     page = visitor.page
     visitor.enter(7)
+    other.enter(7)
+    both = ("2 anonymous", "anonymous (you among them)2 connections")
+    other.expect_people(*both)
     page.locator("#channels-seconds").fill("600")
     page.locator("#channels-cut").click()
     visitor.say("into the dark")
     visitor.expect_complaint("No answer from the server")
     expect(page.locator("#channels-text")).to_have_value("into the dark")
+    other.expect_people(*both)  # nobody told the server
 
     page.locator("#channels-mend").click()
     visitor.expect_caught_up("Back, and nothing was missed.")
     expect(page.locator("#channels-cut")).to_be_enabled()
     page.locator("#channels-send").click()
     visitor.expect_said("into the dark")
-    assert visitor.troubles == []
+    other.expect_said("into the dark")
+    other.expect_people(*both)  # the dead connection is gone, the new one is there
+    assert visitor.troubles == other.troubles == []
 
 
 def test_a_history_that_is_too_short_is_said(
