@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from pongee import Settings
+from pongee import ClientLimits, Settings
+from pongee.centrifuge.codes import DISCONNECTS, ERRORS, UNSUBSCRIBES, comes_back
 from pongee.codes import CODES
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +45,28 @@ def test_readme_lists_every_setting() -> None:
     text = (ROOT / "README.md").read_text()
     listed = set(re.findall(r"^\| `(PONGEE_[A-Z_]+)`", text, re.MULTILINE))
     assert listed == {f"PONGEE_{name.upper()}" for name in Settings.model_fields}
+
+
+def test_protocol_page_lists_every_code() -> None:
+    """The three tables are the code's own tables, no row more or less."""
+    text = (ROOT / "docs/client-protocol.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \| (yes|no) \|", text, re.MULTILINE)
+    answer = {True: "yes", False: "no"}
+    assert rows == [
+        *((str(int(code)), info.message, answer[info.temporary]) for code, info in ERRORS.items()),
+        *((str(int(c)), reason, answer[c >= 2500]) for c, reason in UNSUBSCRIBES.items()),
+        *((str(int(c)), reason, answer[comes_back(c)]) for c, reason in DISCONNECTS.items()),
+    ]
+
+
+def test_channels_page_lists_every_limit() -> None:
+    """Each with its default, where that is a plain number."""
+    text = (ROOT / "docs/channels.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z_]+)` \| ([^|]+) \| [^|]+ \|$", text, re.MULTILINE))
+    for field in fields(ClientLimits):
+        value = getattr(ClientLimits(), field.name)
+        told = rows[field.name].replace(",", "").split()[0]
+        assert not told.isdigit() or float(told) in (value, value / 1024**2)
 
 
 def test_page_of_the_playground_knows_every_close_code() -> None:
