@@ -8,11 +8,13 @@ gathered in one piece, whole messages only: some clients decode each piece by it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 from starlette.types import Message, Receive, Send
 
+from pongee.centrifuge.codes import Disconnect
 from pongee.codes import CauseKind, CloseCause, CloseCode
 from pongee.limits import Limits
 from pongee.links.asgi import ServerTraits
@@ -104,7 +106,7 @@ class StreamLink:
             self._is_gone()
         except asyncio.CancelledError:
             if not self._cutting:
-                raise
+                await self._leave()
         finally:
             listener.cancel()
             self._watch.end(self)
@@ -112,6 +114,14 @@ class StreamLink:
             self._ended.set()
             for callback in self._on_gone:
                 callback()
+
+    async def _leave(self) -> None:
+        """End in order although the server, which is shutting down, cancels the call."""
+        self._ending = True
+        farewell = self._frame(self._farewell(Disconnect.SHUTDOWN, "shutdown"))
+        for body, more in ((farewell, True), (b"", False)):
+            with contextlib.suppress(OSError):
+                await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -141,8 +151,9 @@ class StreamLink:
             self.drop_waiting()
             self._wake.set()
             if not self._ending:
+                # A client that says goodbye aborts its request, which looks like a line that broke.
                 self._receiver.on_lost(
-                    CloseCause(CauseKind.CONNECTION_LOST, CloseCode.ABNORMAL, "stream ended")
+                    CloseCause(CauseKind.CONNECTION_LOST, CloseCode.ABNORMAL, "request aborted")
                 )
 
     # Writing
