@@ -19,14 +19,12 @@ Not for use from other threads.
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
 from pongee.brokers.base import Broker, Page, Stream
+from pongee.brokers.errands import Errands
 from pongee.channels.encoding import Format
 from pongee.channels.options import PLAIN, ChannelOptions
 from pongee.channels.publication import ClientInfo, Position, Presence, Publication, encode_plain
@@ -37,13 +35,7 @@ from pongee.links.base import Batch, Outgoing
 
 __all__ = ["Gap", "Held", "Member", "Switchboard", "stream_of"]
 
-logger = logging.getLogger("pongee.channels")
-
 Encode = Callable[[str, Any], str | bytes]
-Errand = Callable[[], Awaitable[None]]
-Key = tuple[str, str]
-"""A channel and a client, whose steps must keep their order; no client is the channel itself."""
-
 
 _TOO_MUCH = -1  # in place of a number of breaks: more was published than is held
 
@@ -62,13 +54,15 @@ class Member(Subscriber, Protocol):
 class _Entry:
     """What this process knows of one channel that it has members in."""
 
-    __slots__ = ("asked", "breaks", "listened", "members", "options", "position")
+    __slots__ = ("asked", "breaks", "listened", "members", "options", "position", "proven")
 
     def __init__(self, options: ChannelOptions) -> None:
         self.options = options
         # Members, and whether each was promised to be told of gaps.
         self.members: dict[Member, bool] = {}
-        self.position: Position | None = None  # of what was handed over last
+        # Of what was handed over last; until something was, of the oldest history that was read.
+        self.position: Position | None = None
+        self.proven = False  # whether something was
         self.breaks = 0  # how often the sequence was broken
         self.asked = False  # whether the broker was asked to hand the channel over
         self.listened = False  # whether it does
@@ -104,35 +98,43 @@ class Held:
             Gap: it does not follow on `top`; the member is still in the channel.
         """
         self._board.hub.redirect(self._channel, self._member)
-        position, offset = self._entry.position, 0 if top is None else top.offset
         if self._breaks == _TOO_MUCH:
             raise Gap
         if top is None:
             return self._messages
-        if self._breaks != self._entry.breaks:
+        entry, position = self._entry, self._entry.position
+        assert position is not None  # noqa: S101 - its history has been read
+        if self._breaks != entry.breaks or position.epoch != top.epoch:
             raise Gap
-        if position is not None and position.epoch != top.epoch:
-            raise Gap  # the stream began anew, before or after the history was read
-        rest = [message for message in self._messages if message.offset > offset]
-        if [message.offset for message in rest] != list(range(offset + 1, offset + 1 + len(rest))):
+        rest = _after(top.offset, self._messages)
+        offsets = [message.offset for message in rest if message.offset]
+        end = top.offset + len(offsets)
+        if offsets != list(range(top.offset + 1, end + 1)):
             raise Gap
-        if position is not None and position.offset < offset:
-            self._wait_for(offset)
+        if not entry.proven or position.offset < end:
+            self._wait_for(end)
+        elif position.offset > end:
+            raise Gap  # the history that it was told is older than what it missed
         return rest
 
     def _wait_for(self, offset: int) -> None:
         """Keep from the member what comes late: it has been told everything up to `offset`."""
-        hub, channel, member, entry = self._board.hub, self._channel, self._member, self._entry
+        hub, channel, member = self._board.hub, self._channel, self._member
 
         def pass_on(batch: Batch) -> None:
-            news = [message for message in batch.messages if message.offset > offset]
+            news = _after(offset, batch.messages)
             if news:
                 member.deliver(batch if len(news) == len(batch.messages) else Batch(news))
-            if entry.position is None or entry.position.offset >= offset:
+            if any(message.offset > offset for message in news):
                 hub.redirect(channel, member)
 
         hub.unsubscribe(channel, member)
         hub.subscribe(channel, member, pass_on)
+
+
+def _after(offset: int, messages: list[Outgoing]) -> list[Outgoing]:
+    """Leave out what is up to `offset`; what has none, because it was not kept, stays."""
+    return [message for message in messages if not message.offset or message.offset > offset]
 
 
 class Switchboard:
@@ -155,7 +157,7 @@ class Switchboard:
         self._entries: dict[str, _Entry] = {}
         self._present: dict[str, dict[str, ClientInfo]] = {}
         self._departing: dict[tuple[str, str], dict[str, tuple[Timer, ClientInfo]]] = {}
-        self._errands = _Errands()
+        self._errands = Errands()
         self._refresher: Timer | None = None
         self._started = False
 
@@ -285,11 +287,17 @@ class Switchboard:
         entry = self._entries.get(channel)
         before = None if entry is None else entry.position
         page = await self.broker.history(channel, stream, since=since, limit=limit, reverse=reverse)
-        if entry is not None and entry.position is before:
-            if before is not None and before.epoch != page.top.epoch:
-                self._tell_gap(channel, entry)  # nobody published since the stream began anew
-            if before is None or before.epoch != page.top.epoch:
-                entry.position = page.top
+        if entry is None:
+            return page  # the member left while the broker was asked to listen
+        now, top = entry.position, page.top
+        if now is None:
+            entry.position = top
+        elif now.epoch != top.epoch:
+            if now is before:  # nothing was published since the stream began anew
+                self._tell_gap(channel, entry)
+                entry.position, entry.proven = top, False
+        elif not entry.proven and top.offset < now.offset:
+            entry.position = top
         return page
 
     def hear_arrivals(self, channel: str, member: Member) -> None:
@@ -303,12 +311,15 @@ class Switchboard:
         entry = self._entries.get(channel)
         if entry is None or entry.members.pop(member, None) is None or entry.members:
             return
-        del self._entries[channel]
         if entry.asked:
             self._errands.add((channel, ""), partial(self._listen_no_more, channel))
+        else:
+            del self._entries[channel]
 
     async def _listen_no_more(self, channel: str) -> None:
-        if channel not in self._entries:
+        entry = self._entries.get(channel)
+        if entry is not None and not entry.members:  # nobody came meanwhile
+            del self._entries[channel]
             await self.broker.unsubscribe(channel)
 
     # Presence
@@ -381,19 +392,20 @@ class Switchboard:
     def on_publication(self, channel: str, publication: Publication) -> None:
         """Hand over to the members, unless it came before; see whether one is missing. ▲"""
         entry = self._entries.get(channel)
-        if entry is None:
+        # What was under way for members of before says nothing of where the stream is.
+        if entry is None or not entry.listened:
             return
         offset = publication.offset
         if offset:
             before = entry.position
             if before is not None and before.epoch == publication.epoch:
-                if offset <= before.offset:
+                if offset <= before.offset and entry.proven:
                     return  # a late duplicate
-                if offset != before.offset + 1:
+                if offset > before.offset + 1:
                     self._tell_gap(channel, entry)
             elif before is not None:
                 self._tell_gap(channel, entry)
-            entry.position = publication.position
+            entry.position, entry.proven = publication.position, True
         self.hub.publish(
             channel,
             publication,
@@ -422,75 +434,6 @@ class Switchboard:
     def _encode(self, channel: str, message: Any, form: Format) -> str | bytes:
         encode = self._encoders.get(form)
         return encode_plain(message, form) if encode is None else encode(channel, message)
-
-
-class _Errands:
-    """What is owed to the broker, in order for each key: a channel, or a client in one.
-
-    Who can wait, and has nothing of the same key before it, does its errand itself; the rest are
-    done one after the other.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: deque[tuple[Key, Errand]] = deque()
-        self._keys: Counter[Key] = Counter()  # of those waiting, and of the one under way
-        self._by_callers: dict[Key, asyncio.Future[None]] = {}
-        self._worker: asyncio.Task[None] | None = None
-
-    def add(self, key: Key, errand: Errand) -> None:
-        """Run `errand` soon; one that fails is logged."""
-        self._waiting.append((key, errand))
-        self._keys[key] += 1
-        if self._worker is None:
-            self._worker = asyncio.get_running_loop().create_task(self._work())
-
-    async def run(self, key: Key, errand: Errand) -> None:
-        """Run `errand` behind those of the same key, and wait for it; raises what it raises. ▲
-
-        Cancellation: it may or may not be run.
-        """
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if key not in self._keys and key not in self._by_callers:
-            self._by_callers[key] = done
-            try:
-                await errand()
-            finally:
-                del self._by_callers[key]
-                done.set_result(None)
-            return
-
-        async def tell() -> None:
-            problem: Exception | None = None
-            try:
-                await errand()
-            except Exception as error:
-                problem = error
-            if not done.done():
-                done.set_exception(problem) if problem else done.set_result(None)
-
-        self.add(key, tell)
-        await done
-
-    async def finish(self) -> None:
-        """Wait until nothing is left to do."""
-        while self._worker is not None:
-            await asyncio.wait([self._worker])
-
-    async def _work(self) -> None:
-        try:
-            while self._waiting:
-                key, errand = self._waiting.popleft()
-                if key in self._by_callers:
-                    await self._by_callers[key]
-                try:
-                    await errand()
-                except Exception:
-                    logger.exception("the broker did not do what was owed to it")
-                self._keys[key] -= 1
-                if not self._keys[key]:
-                    del self._keys[key]
-        finally:
-            self._worker = None
 
 
 def stream_of(options: ChannelOptions) -> Stream | None:
