@@ -24,7 +24,7 @@ pongee.channel("$deal:{deal}", dict[str, Any])  # with a subscription token only
 
 @connection.on_connect
 async def hello(client: Client, data: JsonValue) -> dict[str, Any]:
-    client.conn_info = b'{"sdk": "%s"}' % client.name.encode()  # what others see of it: JSON
+    client.state = {"sdk": client.name}  # your own notes
     await client.subscribe("news")
     return {"you": client.user, "you_sent": data}  # in the `connected` event
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pongee import ClientLimits, Settings
+from pongee import ClientLimits, Refused, Settings
 from pongee.centrifuge.codes import DISCONNECTS, ERRORS, UNSUBSCRIBES, comes_back
 from pongee.codes import CODES
+from pongee.handlers.faults import client_error
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -67,6 +68,19 @@ def test_channels_page_lists_every_limit() -> None:
         value = getattr(ClientLimits(), field.name)
         told = rows[field.name].replace(",", "").split()[0]
         assert not told.isdigit() or float(told) in (value, value / 1024**2)
+
+
+def test_channels_page_tells_what_a_refusal_becomes() -> None:
+    """Every status of the table is answered with the code of its row."""
+    text = (ROOT / "docs/channels.md").read_text()
+    section = text.partition("## Refusing")[2].partition("\n## ")[0]
+    told = {
+        int(status): int(code)
+        for left, code in re.findall(r"^\| ([^|]+) \| (\d{3})\b", section, re.MULTILINE)
+        for status in re.findall(r"\b4\d\d\b", left)
+    }
+    assert sorted(told) == [400, 401, 403, 404, 409, 422, 429]
+    assert told == {status: client_error(Refused(status, "no"), "").code for status in told}
 
 
 def test_page_of_the_playground_knows_every_close_code() -> None:
