@@ -26,7 +26,7 @@ FOR_EVER = 10.0**9
 WATCHERS = 3
 
 OFTEN = ["published", "arrived", "a turn"]
-SELDOM = ["lost", "repeated", "begun anew", "removed"]
+SELDOM = ["lost", "a hole", "repeated", "begun anew", "removed"]
 
 Place = tuple[str, int]  # epoch, offset
 
@@ -203,6 +203,12 @@ class Recovery(RuleBasedStateMachine):
                     world.broker.arrive()
                 case "lost":
                     world.broker.lose()
+                case "a hole":
+                    world.broker.arrive(world.broker.on_the_way)
+                    world.publish()
+                    world.broker.lose()
+                    world.publish()
+                    world.broker.arrive()
                 case "repeated":
                     world.broker.repeat()
                 case "begun anew":
