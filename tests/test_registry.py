@@ -22,8 +22,11 @@ class Connection:
     def info(self) -> ConnectionInfo:
         return ConnectionInfo(self.id, self.user, None, 0.0, self.route, 0, 0, 0, 0)
 
-    def disconnect(self, code: int, reason: str) -> None:
+    def disconnect(self, code: int | None = None, reason: str | None = None) -> None:
         raise AssertionError("the registry ends nobody")
+
+    def leave(self) -> None:
+        """Nothing to leave."""
 
 
 class RegistryMachine(RuleBasedStateMachine):

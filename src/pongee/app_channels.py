@@ -94,13 +94,14 @@ class ChannelFace:
         Raises:
             ConfigurationError: it cannot work, or overlaps with a channel declared before.
         """
+        recovers = history > 0 and not cache if recover is None else recover
         options = ChannelOptions(
             history=history,
             history_ttl=300.0 if history_ttl is None else history_ttl,
             presence=presence,
             join_leave=join_leave,
-            recover=history > 0 and not cache if recover is None else recover,
-            positioned=bool(recover) if positioned is None else positioned,
+            recover=recovers,
+            positioned=recovers if positioned is None else positioned,
             cache=cache,
             overflow=overflow,
             idempotency_window=idempotency_window,
@@ -186,6 +187,13 @@ class ChannelFace:
                 f"connection(auth={policy!r}): no policy; allowed: public, JWTBearer(...), a "
                 "TokenPolicy, or a FastAPI dependency"
             )
+        checked = self._origin_policy(origins)
+        for source in getattr(policy, "sources", ()):
+            if getattr(source, "needs_origin_check", False) and not checked.checks:
+                raise ConfigurationError(
+                    "connection: a token from a cookie needs an origin check, or any site could "
+                    "use your users' cookies; take origins='*' away or name the allowed origins"
+                )
         spec = ConnectionSpec(
             auth=policy,
             anonymous=anonymous or policy is public,
@@ -197,7 +205,7 @@ class ChannelFace:
             policy=None
             if own
             else EventHandler(policy, where="connection (auth)", given={Client: "client"}),
-            origins=self._origin_policy(origins),
+            origins=checked,
             limits=limits or ClientLimits(max_message_size=self.settings.max_message_size),
         )
         declared.connection = spec

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+import pydantic_core
 from starlette.datastructures import Headers
 
 from pongee.centrifuge import commands, connecting
@@ -65,7 +66,6 @@ class Client:
         since: when it was accepted, in Unix seconds.
         name: of the SDK, as it says.
         version: of the application, as it says.
-        conn_info: JSON that others see of it; from the token's ``info``, or set in ``on_connect``.
         state: the application's own notes.
     """
 
@@ -74,6 +74,7 @@ class Client:
         "_appointments",
         "_calls",
         "_codec",
+        "_conn_info",
         "_ending",
         "_expiry",
         "_ids",
@@ -85,7 +86,6 @@ class Client:
         "_worker",
         "address",
         "cause",
-        "conn_info",
         "deliver",
         "format",
         "greeted",
@@ -126,7 +126,7 @@ class Client:
         self.identity: Identity = ANONYMOUS
         self.name = ""
         self.version = ""
-        self.conn_info = b""
+        self._conn_info = b""
         self.state: Any = None
         self.phase = Phase.OPEN
         self.greeted = False  # whether on_connect has been called and let it in
@@ -168,9 +168,29 @@ class Client:
         """Channels it is subscribed to."""
         return [name for name, sub in self.subscriptions.items() if sub.live]
 
+    @property
+    def conn_info(self) -> bytes:
+        """JSON that others see of it; from the token's ``info``, or set in ``on_connect``.
+
+        Set it to anything JSON can write, or to JSON as bytes.
+
+        Raises:
+            UsageError: it is no JSON.
+        """
+        return self._conn_info
+
+    @conn_info.setter
+    def conn_info(self, value: Any) -> None:
+        if isinstance(value, bytes) and value:
+            try:
+                value = pydantic_core.from_json(value)
+            except ValueError as error:
+                raise UsageError(f"conn_info is no JSON: {error}") from None
+        self._conn_info = b"" if value in (b"", None) else to_json(value).encode()
+
     def info_in(self, chan_info: bytes = b"") -> ClientInfo:
         """What others see of it."""
-        return ClientInfo(self.user or "", self.id, self.conn_info, chan_info)
+        return ClientInfo(self.user or "", self.id, self._conn_info, chan_info)
 
     # The application's commands
 
@@ -300,7 +320,7 @@ class Client:
 
     def on_message(self, data: str | bytes) -> None:
         """Take a frame of commands. ▲"""
-        if self.phase is Phase.CLOSED:
+        if self.phase in (Phase.CLOSED, Phase.REFUSED):
             return
         self._received += 1
         size = len(data)

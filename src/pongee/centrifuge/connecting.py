@@ -207,7 +207,7 @@ async def _verify(client: Client, token: str) -> Identity:
             return await policy.verify(token)
         if "channel" in claims:
             raise InvalidToken("a subscription token")
-        user = user_of(claims)
+        user = user_of(claims, _user_claim(policy))
         if not user and not client.service.spec.anonymous:
             raise InvalidToken("no user")
         return Identity(user or None, expiry_of(claims), claims)
@@ -217,6 +217,10 @@ async def _verify(client: Client, token: str) -> Identity:
         raise DisconnectClient(Disconnect.INVALID_TOKEN) from None
 
 
+def _user_claim(policy: Any) -> str:
+    return getattr(getattr(policy, "verifier", None), "user_claim", "sub")
+
+
 async def verify_subscription(client: Client, token: str, channel: str) -> Grant:
     """Verify a subscription token.
 
@@ -224,7 +228,8 @@ async def verify_subscription(client: Client, token: str, channel: str) -> Grant
         InvalidToken: it proves nothing, or for another channel or user.
     """
     claims = await _claims(client, token)
-    return subscription_grant(claims, channel, client.user or "")
+    claim = _user_claim(client.service.spec.auth)
+    return subscription_grant(claims, channel, client.user or "", claim)
 
 
 async def channel_of(client: Client, token: str) -> str:

@@ -27,17 +27,17 @@ class Grant(NamedTuple):
     info: bytes
 
 
-def user_of(claims: Mapping[str, Any]) -> str:
-    """Return the user's id; ``""`` is anonymous.
+def user_of(claims: Mapping[str, Any], claim: str = "sub") -> str:
+    """Return the user's id, which `claim` names; ``""`` is anonymous.
 
     Raises:
         InvalidToken: it is no text.
     """
-    user = claims.get("sub", "")
+    user = claims.get(claim, "")
     if isinstance(user, int) and not isinstance(user, bool):
         return str(user)
     if not isinstance(user, str) or any("\ud800" <= char <= "\udfff" for char in user):
-        raise InvalidToken("no usable 'sub' claim")
+        raise InvalidToken(f"no usable {claim!r} claim")
     return user
 
 
@@ -95,7 +95,9 @@ def connection_subs(claims: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def subscription_grant(claims: Mapping[str, Any], channel: str, user: str) -> Grant:
+def subscription_grant(
+    claims: Mapping[str, Any], channel: str, user: str, claim: str = "sub"
+) -> Grant:
     """Check that `claims` are for `channel` and `user`.
 
     Raises:
@@ -103,6 +105,6 @@ def subscription_grant(claims: Mapping[str, Any], channel: str, user: str) -> Gr
     """
     if claims.get("channel") != channel:
         raise InvalidToken("for another channel")
-    if user_of(claims) != user:
+    if user_of(claims, claim) != user:
         raise InvalidToken("for another user")
     return Grant(expiry_of(claims), info_of(claims))

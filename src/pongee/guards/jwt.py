@@ -97,7 +97,7 @@ class JWTVerifier:
         self._audience = audience
         self._issuer = issuer
         self._leeway = leeway
-        self._user_claim = user_claim
+        self.user_claim = user_claim
         self._require_exp = require_exp
         self._now = now
 
@@ -167,12 +167,12 @@ class JWTVerifier:
                 raise InvalidToken("not valid yet" if name == "nbf" else "issued in the future")
 
     def _user(self, claims: Mapping[str, Any]) -> str:
-        value = claims.get(self._user_claim)
+        value = claims.get(self.user_claim)
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         # A lone surrogate ("\ud800" in JSON) is a string that nothing could send or store.
         if not isinstance(value, str) or not value or any("\ud800" <= c <= "\udfff" for c in value):
-            raise InvalidToken(f"no usable {self._user_claim!r} claim")
+            raise InvalidToken(f"no usable {self.user_claim!r} claim")
         return value
 
 

@@ -70,9 +70,10 @@ def read_json(adapter: TypeAdapter[Any], data: bytes) -> Any:
 
 
 def _by_status(status: int, reason: str) -> ClientError:
-    code, message, temporary = _BY_STATUS.get(status, (100, "internal server error", True))
     if status >= 500:
         return INTERNAL
+    # Another refusal is final too: an SDK must not ask again and again.
+    code, message, temporary = _BY_STATUS.get(status, (107, "bad request", False))
     return ClientError(code, reason or message, temporary=temporary)
 
 

@@ -84,8 +84,14 @@ class Declared:
         """Check that clients can reach what was declared.
 
         Raises:
-            ConfigurationError: nobody said who may connect.
+            ConfigurationError: nobody said who may connect, or the users' own channel is none.
         """
+        personal = None if self.connection is None else self.connection.personal
+        if personal is not None and self.find(personal.replace("{user}", "user")) is None:
+            raise ConfigurationError(
+                f"personal_channel={personal!r}: no declared channel has such a name; declare "
+                f"pongee.channel({personal!r}, …)"
+            )
         if self.connection is None and (self.methods or any(map(_is_for_clients, self.channels))):
             raise ConfigurationError(
                 "channels or RPC methods are declared for clients, but nobody said who may "
