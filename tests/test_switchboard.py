@@ -202,6 +202,68 @@ async def test_publication_lost_amid_an_entry_is_a_gap(lost: int) -> None:
         held.release(page.top)
 
 
+async def test_first_publication_is_lost_amid_the_first_entry() -> None:
+    """Nobody else is there who would have noticed."""
+    at, member = Board(), Member()
+    held = await at.enter(member)
+    at.broker.paced = True
+    reading = asyncio.create_task(at.board.read(ROOM, KEPT, limit=0))
+    await eventually(lambda: at.broker.waiting)
+    at.broker.go_on()
+    await eventually(lambda: at.broker.waiting)
+    await at.publish(2)
+    at.broker.lose()
+    await at.quiet()
+    at.broker.go_on()
+    page = await reading
+    assert page.top.offset == 0
+    with pytest.raises(Gap):
+        held.release(page.top)
+
+
+async def test_publication_between_two_histories_is_lost() -> None:
+    """One member was told of it with its top; the other one, whose history is older, was not."""
+    at, early, late = Board(), Member(), Member()
+    early_held = await at.enter(early)
+    late_held = await at.enter(late)
+    at.broker.paced = True
+    reading = asyncio.create_task(at.board.read(ROOM, KEPT, limit=0))
+    await eventually(lambda: at.broker.waiting)
+    at.broker.go_on()
+    await eventually(lambda: at.broker.waiting)
+    at.broker.paced = False
+    await at.publish()
+    late_held.release((await at.board.read(ROOM, KEPT, limit=0)).top)
+    at.broker.go_on()
+    early_held.release((await reading).top)
+    at.broker.lose()
+    await at.publish()
+    await at.quiet()
+    assert early.gaps == 1
+
+
+async def test_what_was_under_way_for_members_of_before_proves_nothing() -> None:
+    """It arrives before the broker was asked again, and what follows it never will."""
+    at, member = Board(), Member()
+    await at.join(member)
+    await at.publish()
+    await at.quiet()
+    at.broker.paced = True
+    at.board.leave(ROOM, member)
+    await eventually(lambda: at.broker.waiting)
+    joining = asyncio.create_task(at.join(member))
+    await asyncio.sleep(0)
+    await at.publish(2)
+    at.broker.arrive()
+    at.broker.paced = False
+    at.broker.go_on()
+    assert (await joining).offset == 3
+    await at.publish()
+    await at.quiet()
+    assert member.got == ["1", "4"]
+    assert not member.gaps
+
+
 async def test_late_duplicates_are_dropped() -> None:
     """A broker may bring something twice."""
     at, member = Board(), Member()

@@ -236,7 +236,9 @@ class Recovery(RuleBasedStateMachine):
     @rule(
         who=st.integers(0, WATCHERS - 1),
         meanwhile=st.lists(
-            st.lists(st.sampled_from(OFTEN) | st.sampled_from(SELDOM), max_size=3), max_size=7
+            st.lists(st.sampled_from(OFTEN) | st.sampled_from(SELDOM), max_size=3),
+            min_size=4,
+            max_size=7,
         ),
     )
     def come_amid(self, who: int, meanwhile: list[list[str]]) -> None:
@@ -354,4 +356,4 @@ class Recovery(RuleBasedStateMachine):
 
 
 TestRecovery = Recovery.TestCase
-TestRecovery.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+TestRecovery.settings = settings(max_examples=300, stateful_step_count=30, deadline=None)
