@@ -174,7 +174,7 @@ async def test_conversation_in_protobuf(server: str) -> None:
         assert json.loads(pushed.push.pub.data) == {"text": "hi"}
         # A frame in JSON is not for this client.
         text = {"node": connected.connect.node, "session": connected.connect.session, "data": "{"}
-        assert (await http.post("/emulation", json=text)).status_code == 204
+        assert (await http.post("/emulation", json=text)).status_code == 400
         assert desk.pongee.channels() == {"room": 1}
     assert protobuf_codec.PING == b"\0"
 
@@ -318,3 +318,35 @@ async def test_tokens_in_the_address_stay_out_of_the_log(caplog: pytest.LogCaptu
             push = (await Stream(response).next())["push"]
             assert push["disconnect"]["code"] == 3500
     assert secret not in "".join(r.getMessage() for r in caplog.records if r.name != "httpx")
+
+
+async def test_payloads_travel_through_untouched() -> None:
+    """Escaped where they must be, and else as they were: numbers that no parser keeps, too."""
+    desk = Desk()
+    desk.pongee.channel("any", Any, may_subscribe=public)
+    connect = CONNECT.replace('"room"', '"any"')
+    async with (
+        desk.open() as (_, http),
+        http.stream("POST", "/connection/http_stream", content=connect) as response,
+    ):
+        lines = response.aiter_lines()
+        await anext(lines)
+        await anext(lines)
+        await desk.pongee.publish("any", {"big": 12345678901234567890123, "text": "é😀"})
+        async with asyncio.timeout(5):
+            pushed = await anext(lines)
+    assert '{"big":12345678901234567890123,"text":"\\u00e9\\ud83d\\ude00"}' in pushed
+
+
+async def test_client_that_leaves_in_its_request_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nobody can fill the log by that."""
+    async with Desk().open() as (server, http):
+        for path in ("/connection/http_stream", "/emulation"):
+            async with RawPeer(server.port, "/") as peer:
+                head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{"
+                await peer.send(head.encode())
+                peer.reset()
+        assert (await http.post("/emulation", content=b"{")).status_code == 400
+    assert "Exception" not in caplog.text

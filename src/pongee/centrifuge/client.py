@@ -1,12 +1,8 @@
 """One client: a connection that speaks the client protocol, from accept to the last handler. ▲
 
-A client needs no task while nothing happens. A frame is decoded as it arrives and its commands wait
-in a queue; a worker task carries them out one after the other and ends when the queue is empty.
-RPC calls run beside it, a few at once. So commands start in the order of arrival, an unsubscribe
-finds its subscribe done, and one client's publications keep their order.
-
-What each command does is in `centrifuge.commands`, `centrifuge.subscribing` and
-`centrifuge.connecting`; what is legal when is in `centrifuge.rules`.
+A client needs no task while nothing happens. A frame is decoded as it arrives; what becomes of its
+commands is in `centrifuge.intake`, what each does in `centrifuge.commands`,
+`centrifuge.subscription` and `centrifuge.connecting`, what is legal when in `centrifuge.rules`.
 
 All methods are for the event loop's thread. A client ends once: the first `end` wins, whoever calls
 it; from then on the registry and its channels do not know it.
@@ -17,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -26,18 +21,17 @@ from starlette.datastructures import Headers
 
 from pongee.centrifuge import commands, connecting
 from pongee.centrifuge.codes import DISCONNECTS, Disconnect, is_disconnect_code
-from pongee.centrifuge.errors import DisconnectClient
+from pongee.centrifuge.intake import Intake
 from pongee.centrifuge.messages import (
-    Command,
-    Error,
     MalformedFrame,
     Message,
     Push,
     Reply,
     raw,
 )
-from pongee.centrifuge.rules import Phase, Ruling, judge, request_of
+from pongee.centrifuge.rules import Phase
 from pongee.centrifuge.service import PINGS, Codec, Service, new_client_id
+from pongee.centrifuge.snapshot import ended_of, info_of
 from pongee.centrifuge.subscription import Subscription
 from pongee.channels.encoding import Format, to_json
 from pongee.channels.publication import ClientInfo
@@ -45,11 +39,10 @@ from pongee.clock import Timer
 from pongee.codes import CauseKind, CloseCause, CloseCode
 from pongee.errors import SessionClosed, UsageError
 from pongee.guards.verdict import ANONYMOUS, Identity
-from pongee.handlers.faults import client_error
 from pongee.limits import HOOK_TIMEOUT
 from pongee.links.base import Batch, Link, Outgoing
 from pongee.registry import ConnectionInfo
-from pongee.telemetry import SessionEnded, SessionOpened, TransportAborted
+from pongee.telemetry import SessionOpened, TransportAborted
 
 __all__ = ["Client"]
 
@@ -72,18 +65,13 @@ class Client:
     __slots__ = (
         "__weakref__",
         "_appointments",
-        "_calls",
         "_codec",
         "_conn_info",
         "_ending",
         "_expiry",
-        "_ids",
-        "_link",
+        "_intake",
         "_pinged",
-        "_queue",
-        "_received",
         "_slot",
-        "_worker",
         "address",
         "cause",
         "deliver",
@@ -91,9 +79,11 @@ class Client:
         "greeted",
         "id",
         "identity",
+        "link",
         "loop",
         "name",
         "phase",
+        "received",
         "route",
         "scope",
         "service",
@@ -136,15 +126,12 @@ class Client:
         self.wanted: list[str] = []
         self.subscriptions: dict[str, Subscription] = {}
         self._codec = codec
-        self._link: Link
+        self.link: Link
         self._slot: Any = None
-        self._queue: deque[tuple[int, str, Any]] | None = None
-        self._worker: asyncio.Task[None] | None = None
-        self._calls: set[asyncio.Task[None]] | None = None
-        self._ids: set[int] = set()
+        self._intake = Intake(self)
         self._ending: asyncio.Task[None] | None = None
         self._pinged = False
-        self._received = 0
+        self.received = 0
         self._appointments: Timer | None = None  # connect, ping or pong: one at a time
         self._expiry: Timer | None = None
 
@@ -253,7 +240,7 @@ class Client:
 
     def open(self, link: Link, slot: Any) -> None:
         """Give it its link and its place; from here on it is owned."""
-        self._link = link
+        self.link = link
         self._slot = slot
         self.deliver: Callable[[Batch], None] = link.deliver  # the hub's, with nothing in between
         runtime = self.service.runtime
@@ -287,7 +274,7 @@ class Client:
     def refuse(self) -> None:
         """Learn that the connect command was answered with an error: wait for its departure."""
         self.phase = Phase.REFUSED
-        self._drop_queue()
+        self._intake.drop()
         self._appoint(self.service.spec.limits.refused_timeout, self._overstayed)
 
     def _appoint(self, delay: float, callback: Callable[[], None]) -> None:
@@ -303,10 +290,14 @@ class Client:
 
     # Pings
 
+    def note_pong(self) -> None:
+        """Learn that the last ping was answered."""
+        self._pinged = False
+
     def _ping(self) -> None:
         spec = self.service.spec
         self._pinged = True
-        self._link.push(PINGS[self.format])
+        self.link.push(PINGS[self.format])
         self._appoint(spec.pong_timeout, self._look_for_pong)
 
     def _look_for_pong(self) -> None:
@@ -322,7 +313,7 @@ class Client:
         """Take a frame of commands. ▲"""
         if self.phase in (Phase.CLOSED, Phase.REFUSED):
             return
-        self._received += 1
+        self.received += 1
         size = len(data)
         if size > self.service.spec.limits.max_message_size:
             self.end(CloseCode.MESSAGE_TOO_BIG, "message too big", CauseKind.BAD_INPUT)
@@ -336,108 +327,25 @@ class Client:
         if len(received) > self.service.spec.limits.waiting_commands:
             self.end(Disconnect.TOO_MANY_REQUESTS, cause=CauseKind.TOO_MANY)
         for command in received:
-            self._take(command)
-
-    def _take(self, command: Command) -> None:
-        name, request = request_of(command)
-        match judge(self.phase, command, name, request, self._ids):
-            case Ruling.RUN:
-                self._ids.add(command.id)
-                if name == "connect":
-                    self.phase = Phase.CONNECTING
-                if name == "rpc" and self._worker is None and self._may_call():
-                    self._call(command.id, request)
-                else:
-                    self._enqueue((command.id, name, request))
-            case Ruling.PONG:
-                self._pinged = False
-            case Ruling.ILLEGAL:
-                logger.info("%s, client %s: illegal command %s", self.route, self.id, name or "?")
-                self.end(Disconnect.BAD_REQUEST, cause=CauseKind.BAD_INPUT)
-            case Ruling.SAME_ID:
-                self._enqueue((command.id, commands.SAME_ID, None))
-
-    def _enqueue(self, work: tuple[int, str, Any]) -> None:
-        if self._queue is None:
-            self._queue = deque()
-        queue, limit = self._queue, self.service.spec.limits.waiting_commands
-        queue.append(work)
-        if len(queue) > limit:
-            self.end(Disconnect.TOO_MANY_REQUESTS, cause=CauseKind.TOO_MANY)
-            return
-        if len(queue) == limit // 2:
-            self._link.pause_reading()
-        if self._worker is None:
-            self._worker = self.loop.create_task(self._work(queue))
-
-    async def _work(self, queue: deque[tuple[int, str, Any]]) -> None:
-        resume_at = self.service.spec.limits.waiting_commands // 4
-        try:
-            while queue:
-                number, name, request = queue.popleft()
-                if len(queue) == resume_at:
-                    self._link.resume_reading()
-                if name == "rpc":
-                    while not self._may_call():
-                        await asyncio.wait(self._calls or (), return_when="FIRST_COMPLETED")
-                    self._call(number, request)
-                else:
-                    await self._run(number, name, request)
-        finally:
-            self._worker = self._queue = None
-
-    def _may_call(self) -> bool:
-        return self._calls is None or len(self._calls) < self.service.spec.limits.concurrent_calls
-
-    def _call(self, number: int, request: Any) -> None:
-        if self._calls is None:
-            self._calls = set()
-        task = self.loop.create_task(self._run(number, "rpc", request))
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
-
-    async def _run(self, number: int, name: str, request: Any) -> None:
-        """Carry out one command and answer it. ▲"""
-        try:
-            reply = await commands.COMMANDS[name](self, number, request)
-        except DisconnectClient as verdict:
-            self.end(verdict.code, verdict.reason, CauseKind.REFUSED)
-            return
-        except (Exception, asyncio.CancelledError) as raised:
-            if self.cause is not None:
-                return  # nobody waits for an answer
-            if isinstance(raised, asyncio.CancelledError) and _is_cancelled():
-                raise
-            error = client_error(raised, f"{self.route}, {name}")
-            reply = Reply(number, error=Error(error.code, error.message, error.temporary))
-            if name == "connect":
-                self.answer(reply)
-                self.refuse()
-                return
-        if reply is not None:
-            self.answer(reply)
-
-    def _drop_queue(self) -> None:
-        if self._queue is not None:
-            self._queue.clear()
+            self._intake.take(command)
 
     # Writing
 
     def answer(self, reply: Reply) -> None:
         """Send a reply to a command. ▲"""
-        self._ids.discard(reply.id)
+        self._intake.answered(reply.id)
         if self.cause is None:
-            self._link.push(Outgoing(self._codec.encode(reply)))
+            self.link.push(Outgoing(self._codec.encode(reply)))
 
     def push(self, push: Push) -> None:
         """Send what nobody asked for."""
         if self.cause is None:
-            self._link.push(Outgoing(self._codec.encode(Reply(push=push))))
+            self.link.push(Outgoing(self._codec.encode(Reply(push=push))))
 
     def deliver_held(self, messages: list[Outgoing]) -> None:
         """Send what was published while it subscribed."""
         if messages and self.cause is None:
-            self._link.deliver(Batch(messages))
+            self.link.deliver(Batch(messages))
 
     def start(self, job: Coroutine[Any, Any, None]) -> None:
         """Run what follows from a command, beside the next ones; it outlives the connection."""
@@ -500,14 +408,12 @@ class Client:
         for timer in (self._appointments, self._expiry):
             if timer is not None:
                 timer.cancel()
-        self._drop_queue()
+        self._intake.drop()
         left = [(name, sub) for name, sub in self.subscriptions.items() if sub.live]
         for name, sub in self.subscriptions.items():
             sub.end(self, name, lost=_is_lost(cause))
         self.subscriptions = {}
-        for task in (self._worker, *(self._calls or ())):
-            if task is not None:
-                task.cancel()
+        self._intake.cancel()
         ending = self._ending = self.loop.create_task(self._wind_up(cause, left, ready, at_once))
         runtime.endings.add(ending)
         ending.add_done_callback(self._finish)
@@ -519,7 +425,7 @@ class Client:
 
     def _finish(self, ending: asyncio.Task[None]) -> None:
         if self._slot is not None:
-            self._link.when_gone(self._slot.release)
+            self.link.when_gone(self._slot.release)
         self.service.runtime.endings.discard(ending)
         self.service.runtime.finish(self)
 
@@ -530,7 +436,7 @@ class Client:
         ready: bool,
         at_once: bool,
     ) -> None:
-        link = self._link
+        link = self.link
         if cause.kind is CauseKind.TOO_SLOW:
             link.drop_waiting()
         if at_once:
@@ -549,7 +455,7 @@ class Client:
                 self.service.hook("disconnect", self.scope, {"client": self, "cause": cause}),
             )
         if ready:
-            self._tell_end(cause)
+            self.service.runtime.telemetry.emit(ended_of(self, cause))
 
     async def _tell(self, where: str, telling: Any) -> None:
         try:
@@ -558,39 +464,11 @@ class Client:
         except (Exception, asyncio.CancelledError):
             logger.exception("%s: a handler of a client's departure raised", where)
 
-    def _tell_end(self, cause: CloseCause) -> None:
-        numbers = self._link.statistics()
-        runtime = self.service.runtime
-        runtime.telemetry.emit(
-            SessionEnded(
-                session=self.id,
-                route=self.route,
-                user=self.user,
-                address=self.address,
-                cause=cause,
-                duration=runtime.clock.time() - self.since,
-                received=self._received,
-                sent=numbers.sent_messages,
-                dropped=numbers.dropped_messages,
-            )
-        )
-
     # Snapshots
 
     def info(self) -> ConnectionInfo:
         """Take the registry's snapshot of this connection."""
-        numbers = self._link.statistics()
-        return ConnectionInfo(
-            id=self.id,
-            user=self.user,
-            address=self.address,
-            since=self.since,
-            route=self.route,
-            received=self._received,
-            sent=numbers.sent_messages,
-            waiting=numbers.outbox_messages,
-            dropped=numbers.dropped_messages,
-        )
+        return info_of(self)
 
     def given(self, **more: Any) -> Mapping[str, Any]:
         """What a handler of this client may name."""
@@ -598,12 +476,6 @@ class Client:
 
 
 FULL = "outbox full"
-
-
-def _is_cancelled() -> bool:
-    """Whether this task was told to end, and not only something that its handler waited for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _is_lost(cause: CloseCause) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -48,6 +48,7 @@ from pongee.sessions.handshake import refusal_response
 
 __all__ = ["stream_routes"]
 
+NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 BINARY = "application/octet-stream"
 SESSION_BYTES = 24  # 192 random bits
 
@@ -123,6 +124,8 @@ class _Guarded:
                 response = await self.answer(request, send, address, headers)
         except Refused as refused:
             response = refusal_response(refused)
+        except ClientDisconnect:
+            return  # it left while it was still asking
         if response is not None:
             response.raw_headers += headers
             await response(scope, receive, send)
@@ -169,14 +172,16 @@ class _Stream(_Guarded):
     """``http_stream`` and ``sse``."""
 
     sse: bool
-    methods: ClassVar[tuple[str, ...]] = ("GET", "POST", "OPTIONS")
+
+    @property
+    def methods(self) -> tuple[str, ...]:  # type: ignore[override]
+        """GET is for server-sent events."""
+        return ("GET", "POST", "OPTIONS") if self.sse else ("POST", "OPTIONS")
 
     async def answer(
         self, request: Request, send: Send, address: str | None, cors: list[tuple[bytes, bytes]]
     ) -> Response | None:
         """Take the first commands, and stream."""
-        if request.method == "GET" and not self.sse:
-            return Response(status_code=405, headers={"Allow": "POST, OPTIONS"})
         if request.method == "GET":
             first: bytes | None = request.query_params.get("cf_connect", "").encode()
         else:
@@ -262,9 +267,11 @@ class _Emulation(_Guarded):
         if node != service.node:
             return _problem(404, "no such node")
         client = service.sessions.get(session)
-        # One that is gone, or speaks otherwise, is told by its stream, which has ended or will.
-        if client is not None and (client.format == PROTOBUF_FORMAT) is binary:
-            client.on_message(data)
+        if client is None:
+            return Response(status_code=204)  # its stream has ended, which tells it
+        if (client.format == PROTOBUF_FORMAT) is not binary:
+            return _problem(400, "another encoding than the stream's")
+        client.on_message(data)
         return Response(status_code=204)
 
 
@@ -290,8 +297,17 @@ def _frame(sse: bool, binary: bool) -> Frame:
 
 
 def _ascii(data: str | bytes) -> str:
+    # Outside of its strings JSON is ASCII, so that escaping needs no parsing.
     text = data if isinstance(data, str) else data.decode()
-    return text if text.isascii() else json.dumps(json.loads(text), separators=(",", ":"))
+    return text if text.isascii() else NOT_ASCII.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    if number < 0x10000:
+        return f"\\u{number:04x}"
+    number -= 0x10000  # a surrogate pair (RFC 8259 section 7)
+    return f"\\u{0xD800 + (number >> 10):04x}\\u{0xDC00 + (number & 0x3FF):04x}"
 
 
 def _problem(status: int, detail: str) -> Response:
