@@ -18,18 +18,19 @@ from starlette.websockets import WebSocket
 
 from pongee.channels.encoding import Format
 from pongee.channels.names import check_channel
-from pongee.channels.publication import ClientInfo
 from pongee.codes import CauseKind, CloseCause, CloseCode, may_be_sent
-from pongee.errors import InvalidToken, MessageError, SessionClosed, UsageError
+from pongee.errors import MessageError, SessionClosed, UsageError
 from pongee.guards.rate import Window, buckets_of
 from pongee.guards.verdict import Identity
 from pongee.limits import MESSAGES_PER_TURN
 from pongee.links.base import Batch, Link, Outgoing
 from pongee.registry import ConnectionInfo
+from pongee.sessions import membership
 from pongee.sessions.inbound import answer_to
 from pongee.sessions.inbox import Inbox
 from pongee.sessions.jobs import Jobs
 from pongee.sessions.options import EndpointSpec, Heartbeat
+from pongee.sessions.renewal import renew
 from pongee.sessions.runtime import Runtime
 from pongee.sessions.snapshot import Closed, SessionStatistics, info_of, statistics_of
 from pongee.sessions.timers import SessionTimers
@@ -185,20 +186,7 @@ class Session(Generic[In, Out]):
             SessionClosed: the session ended meanwhile.
             UsageError: the endpoint's auth policy knows no tokens.
         """
-        verify = getattr(self._spec.auth, "verify", None)
-        if verify is None:
-            raise UsageError(
-                f"{self.route}: auth={self._spec.auth!r} has no verify(token), so there is nothing "
-                "to refresh; JWTBearer and TokenPolicy have it"
-            )
-        identity: Identity = await verify(token)
-        if self._cause is not None:
-            raise SessionClosed(self._cause)
-        if identity.user != self.user:
-            raise InvalidToken("another user")
-        self._identity = identity
-        self._timers.arm_expiry(identity.expires_at)
-        return identity
+        return await renew(self, token)
 
     # Reading
 
@@ -341,27 +329,16 @@ class Session(Generic[In, Out]):
         if channel in self._channels:
             return
         self._channels.add(channel)
-        runtime = self._runtime
-        await runtime.board.enter_live(channel, self, runtime.options_of(channel), self._info())
+        await membership.enter(self, channel)
         if self._cause is not None:
-            self._leave_channel(channel)  # it ended meanwhile
+            membership.leave(self, channel)  # it ended meanwhile
             raise SessionClosed(self._cause)
 
     async def unsubscribe(self, channel: str) -> None:
         """Receive no more from `channel`. Harmless when not subscribed."""
         if channel in self._channels:
             self._channels.discard(channel)
-            self._leave_channel(channel)
-
-    def _leave_channel(self, channel: str) -> None:
-        runtime, lost = self._runtime, False
-        if self._cause is not None:
-            lost = self._cause.kind is CauseKind.CONNECTION_LOST
-        options = runtime.options_of(channel)
-        runtime.board.leave_live(channel, self, options, self._info(), lost=lost)
-
-    def _info(self) -> ClientInfo:
-        return ClientInfo(self.user or "", self.id)
+            membership.leave(self, channel)
 
     def spawn(self, job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run `job` beside the handler; it is cancelled when the session ends.
@@ -444,7 +421,7 @@ class Session(Generic[In, Out]):
         self._cause = cause
         self._runtime.registry.remove(self)
         for channel in self._channels:
-            self._leave_channel(channel)
+            membership.leave(self, channel)
         self._channels.clear()
         self._timers.cancel()
         self._inbox.close()
