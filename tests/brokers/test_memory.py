@@ -348,3 +348,23 @@ def test_connection_that_changes_its_user_counts_once() -> None:
     run(process.broker.remove_presence("a", "c1", "ann"))
     assert run(process.broker.presence_counts("a")) == Counts(0, 0)
     assert process.tables[1] == 0
+
+
+@pytest.mark.anyio
+async def test_channels_that_were_only_looked_at_are_forgotten() -> None:
+    """Clients choose names, and must not fill the memory; one with members keeps its epoch."""
+    clock, sink = ManualClock(), RecordingSink()
+    broker = MemoryBroker(clock)
+    await broker.start(sink)
+    stream = Stream(10, 60.0, 30 * 86400.0)
+    await broker.subscribe("kept")
+    kept = (await broker.history("kept", stream)).top
+    said = await broker.publish("said", Publication(b"1"), stream)
+    for number in range(2000):
+        await broker.history(f"room:{number}", stream, limit=0)
+    for _ in range(30):
+        clock.advance(30.0)
+    assert set(broker._logs) == {"kept", "said"}
+    assert (await broker.history("kept", stream)).top == kept
+    assert (await broker.history("said", stream)).top == said
+    await broker.stop()

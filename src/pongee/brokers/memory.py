@@ -245,27 +245,27 @@ class MemoryBroker:
 
     def _expire(self) -> Iterator[None]:
         """Let go of what has expired, some of it at each step."""
-        yield from self._expire_from(self._logs, _trim)
-        yield from self._expire_from(self._rooms, _Room.expire)
-        yield from self._expire_from(self._keys, lambda entry, now: now >= entry[0])
+        yield from self._expire_from(self._logs, self._trim)
+        yield from self._expire_from(self._rooms, lambda _, room, now: room.expire(now))
+        yield from self._expire_from(self._keys, lambda _, entry, now: now >= entry[0])
+
+    def _trim(self, channel: str, log: StreamLog, now: float) -> bool:
+        """Let go of what is too old; returns whether nothing is left to know."""
+        log.trim(now)
+        # Clients choose names: channels that they only looked at must not stay for weeks.
+        return log.is_over(now) or (channel not in self._subscribed and log.is_unused(now))
 
     def _expire_from(
-        self, table: MutableMapping[K, V], is_over: Callable[[V, float], bool]
+        self, table: MutableMapping[K, V], is_over: Callable[[K, V, float], bool]
     ) -> Iterator[None]:
         keys = list(table)
         for first in range(0, len(keys), SWEEP_STEP):
             now = self._now()
             for key in keys[first : first + SWEEP_STEP]:
                 value = table.get(key)
-                if value is not None and is_over(value, now):
+                if value is not None and is_over(key, value, now):
                     del table[key]
             yield
-
-
-def _trim(log: StreamLog, now: float) -> bool:
-    """Let go of what is too old; returns whether nothing is left to know."""
-    log.trim(now)
-    return log.is_over(now)
 
 
 class _Room:

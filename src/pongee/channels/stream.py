@@ -167,6 +167,10 @@ class StreamLog:
         """Whether nobody published or read for so long that the next epoch begins."""
         return now >= self._touched + self.stream.meta_ttl
 
+    def is_unused(self, now: float) -> bool:
+        """Whether nobody has ever published, nor read for as long as publications are kept."""
+        return self.top == 0 and now >= self._touched + self.stream.ttl
+
     def _restart(self) -> None:
         self.clear()
         self.epoch = new_epoch()
