@@ -49,6 +49,8 @@ class Connection:
     def on_disconnect(self, handler: Handler) -> Handler:
         """Call `handler` once for every client that was connected, whatever way it ended.
 
+        Also for one that ``on_connect`` let in and that failed, or left, before it was told so.
+
         A parameter annotated `CloseCause` gets the cause. A handler that raises is logged.
         """
         return self._register("disconnect", handler, {CloseCause: "cause"})
