@@ -34,6 +34,7 @@ __all__ = [
     "MAX_HOPS",
     "MESSAGES_PER_TURN",
     "MIN_SECRET_BYTES",
+    "NAME_SIZE",
     "ORIGIN_SIZE",
     "PENDING_BYTES",
     "PENDING_MESSAGES",
@@ -141,6 +142,9 @@ PENDING_BYTES = 4 * MIB
 
 BATCH_BYTES = 256 * KIB
 """Bytes written to one member at once. More: several writes, so that the transport can say stop."""
+
+NAME_SIZE = 64
+"""Characters kept of the names an SDK gives itself and its application. Longer: cut."""
 
 HELD_MESSAGES = 10_000
 """Publications held for a client while it subscribes. More: it has to subscribe again."""

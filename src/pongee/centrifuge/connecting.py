@@ -34,6 +34,7 @@ from pongee.channels.encoding import to_json
 from pongee.errors import InvalidToken, Refused
 from pongee.guards.policy import TokenPolicy, public
 from pongee.guards.verdict import ANONYMOUS, Identity
+from pongee.limits import NAME_SIZE
 from pongee.links.base import Outgoing
 from pongee.switchboard import Gap
 
@@ -47,7 +48,7 @@ VERSION = "pongee"
 
 async def connect(client: Client, number: int, request: ConnectRequest) -> None:
     """Authenticate, call ``on_connect``, enter the server's channels, and answer."""
-    client.name, client.version = request.name, request.version
+    client.name, client.version = request.name[:NAME_SIZE], request.version[:NAME_SIZE]
     _emulate_headers(client, request.headers or {})
     identity = await _authenticate(client, request.token)
     client.identity = identity
