@@ -20,7 +20,13 @@ async def enter(session: Session[Any, Any], channel: str) -> None:
         BrokerUnavailable: it is not in.
     """
     runtime = session._runtime
-    await runtime.board.enter_live(channel, session, runtime.options_of(channel), _info(session))
+    options = runtime.options_of(channel)
+    session._channels.add(channel)
+    try:
+        await runtime.board.enter_live(channel, session, options, _info(session))
+    except BaseException:
+        session._channels.discard(channel)
+        raise
 
 
 def leave(session: Session[Any, Any], channel: str) -> None:

@@ -323,12 +323,11 @@ class Session(Generic[In, Out]):
         if self._cause is not None:
             raise SessionClosed(self._cause)
         check_channel(channel)
-        limit = self._spec.limits.max_subscriptions
-        if channel not in self._channels and len(self._channels) >= limit:
-            raise UsageError(f"a session may subscribe to at most {limit} channels")
         if channel in self._channels:
             return
-        self._channels.add(channel)
+        limit = self._spec.limits.max_subscriptions
+        if len(self._channels) >= limit:
+            raise UsageError(f"a session may subscribe to at most {limit} channels")
         await membership.enter(self, channel)
         if self._cause is not None:
             membership.leave(self, channel)  # it ended meanwhile
