@@ -47,7 +47,7 @@ async def _serve(pipe: Connection) -> None:
     async with serve(app, ws_max_size=MIB, log_level="warning") as server:
         pipe.send(server.port)
         await loop.run_in_executor(None, pipe.recv)  # everybody is connected
-        await eventually(lambda: pongee.channels().get("room") == MEMBERS)
+        await eventually(lambda: pongee.local_channels().get("room") == MEMBERS)
         started = time.monotonic()
         for _ in range(MESSAGES):
             await pongee.publish("room", f"{time.monotonic():.6f} ".ljust(SIZE, "x"))

@@ -24,7 +24,7 @@ async def prices(session: Session[str, dict[str, Any]]) -> None:
 @app.post("/prices/{symbol}")
 async def new_price(symbol: str, price: float) -> dict[str, int]:
     await pongee.publish("prices", {"symbol": symbol, "price": price}, key=symbol)
-    return {"watching": pongee.channels().get("prices", 0)}
+    return {"watching": pongee.local_channels().get("prices", 0)}
 
 
 pongee.install(app)

@@ -297,7 +297,7 @@ async def test_sessions_of_each_format_and_clients_meet(form: Any) -> None:
     ):
         await peer.send_json({"id": 1, "connect": {}})
         await ask(peer, 2, subscribe={"channel": "chat:1"})
-        await eventually(lambda: world.pongee.channels() == {"chat:1": 2}, what="both are in")
+        await eventually(lambda: world.pongee.local_channels() == {"chat:1": 2}, what="both are in")
         await ask(peer, 3, publish={"channel": "chat:1", "data": {"text": "é"}})
         assert await plain.receive() == '{"text":"é"}'  # JSON is text, to binary endpoints too
         said: Any = {str: "ho", bytes: b"ho", Message: '{"text":"ho"}'}[form]

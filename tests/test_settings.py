@@ -27,7 +27,9 @@ def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 PARSED: list[tuple[str, str, Any]] = [
     ("host", "0.0.0.0", "0.0.0.0"),
     ("port", "9000", 9000),
-    ("broker", "memory://", "memory://"),
+    ("broker", "memory://", SecretStr("memory://")),
+    ("broker", "redis://:word@localhost", SecretStr("redis://:word@localhost")),
+    ("broker_prefix", "shop-1", "shop-1"),
     ("jwt_secret", SECRET, SecretStr(SECRET)),
     ("api_key", "0123456789abcdef", SecretStr("0123456789abcdef")),
     (
@@ -71,7 +73,10 @@ BAD = [
     ("port", "eighty", "valid integer"),
     ("port", "65536", "less than or equal to 65535"),
     ("port", "-1", "greater than or equal to 0"),
-    ("broker", "redis://localhost", "memory:// only"),
+    ("broker", "amqp://localhost", "memory://"),
+    ("broker", "redis", "redis://"),
+    ("broker", "memory://x", "memory://"),
+    ("broker_prefix", "a b", "1 to 32 letters"),
     ("allowed_origins", "a.example", "allowed are 'https://app.example.com'"),
     ("allowed_origins", "*,https://a.example", "give it alone"),
     ("trusted_proxies", "10.0.0.0/64", "10.0.0.0/64"),
@@ -188,3 +193,12 @@ def test_key_of_the_server_api_is_what_a_header_can_carry(key: str) -> None:
         load_settings(api_key=key)
 
     assert not key or key not in str(caught.value)
+
+
+def test_password_of_a_broker_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of its address is."""
+    monkeypatch.setenv("PONGEE_BROKER", "amqp://ann:pass/w@rd@host:1")
+    with pytest.raises(ConfigurationError, match="PONGEE_BROKER='amqp://…@host:1'") as caught:
+        load_settings()
+    assert "pass" not in str(caught.value)
+    assert "word" not in repr(load_settings(broker="redis://:word@localhost"))

@@ -82,6 +82,8 @@ class Pongee(ChannelFace):
                 self.settings.trusted_proxies, header=self.settings.forwarding_header
             ),
             ping_interval=self.settings.ping_interval,
+            broker=self.settings.broker.get_secret_value(),
+            broker_prefix=self.settings.broker_prefix,
             clock=clock,
         )
         self._app: FastAPI | None = None
@@ -320,7 +322,7 @@ class Pongee(ChannelFace):
         """Which connections `user` has to this process."""
         return [connection.info() for connection in self._node.registry.of_user(user)]
 
-    def channels(self) -> dict[str, int]:
+    def local_channels(self) -> dict[str, int]:
         """Channels with members on this process, and how many."""
         return self._node.board.hub.channels()
 

@@ -17,6 +17,10 @@ __all__ = [
     "API_PARALLEL",
     "API_STEPS",
     "BATCH_BYTES",
+    "BROKER_FIRST_WAIT",
+    "BROKER_LONGEST_WAIT",
+    "BROKER_PROBE",
+    "BROKER_TIMEOUT",
     "FIRST_MESSAGE_SIZE",
     "FLUSH_BYTES",
     "FLUSH_REST",
@@ -148,6 +152,20 @@ NAME_SIZE = 64
 
 HELD_MESSAGES = 10_000
 """Publications held for a client while it subscribes. More: it has to subscribe again."""
+
+BROKER_TIMEOUT = 2.0
+"""Seconds one step at the broker's server may take. More: `BrokerUnavailable`."""
+
+BROKER_PROBE = 3.0
+"""Seconds between two messages that a process sends itself through the broker's server, to see that
+the link carries something both ways."""
+
+BROKER_FIRST_WAIT = 0.1
+"""Seconds before a lost link is tried again for the first time; doubled with each failure."""
+
+BROKER_LONGEST_WAIT = 2.0
+"""Seconds between two tries at most. Each wait is a random part of it, the upper half, so that
+processes do not come back all at once."""
 
 PRESENCE_TTL = 60.0
 """Seconds an entry of presence lasts that is not renewed, because its process is gone."""

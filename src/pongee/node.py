@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 
-from pongee.brokers.memory import MemoryBroker
+from pongee.brokers.choose import choose_broker
 from pongee.centrifuge.client import Client
 from pongee.centrifuge.service import ENCODERS, Service
 from pongee.clock import Clock, SystemClock, TimerWheel
@@ -38,12 +38,16 @@ class Node:
         caps: Caps,
         trusted: TrustedProxies,
         ping_interval: float,
+        broker: str = "memory://",
+        broker_prefix: str = "pongee",
         clock: Clock | None = None,
     ) -> None:
         clock = clock or SystemClock()
         wheel = TimerWheel(clock)
         self.declared = Declared()
-        self.board = Switchboard(MemoryBroker(clock, wheel), wheel, ENCODERS)
+        node = secrets.token_hex(8)
+        chosen = choose_broker(broker, broker_prefix, clock, wheel)
+        self.board = Switchboard(chosen, wheel, ENCODERS, node)
         self.registry = Registry()
         self.telemetry = Telemetry(log_event)
         self.capacity = Capacity(caps)
@@ -60,7 +64,7 @@ class Node:
             ping_interval=ping_interval,
             _prefix=secrets.token_hex(4) + "-",
         )
-        self.service = Service(self.runtime, self.board, self.declared, secrets.token_hex(8))
+        self.service = Service(self.runtime, self.board, self.declared, node)
 
     def find(
         self,

@@ -5,11 +5,13 @@ A bad value stops the start with a message that names the setting, the value and
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from pongee.brokers.choose import check_address, without_password
 from pongee.errors import ConfigurationError
 from pongee.guards.client_ip import ForwardingHeader, TrustedProxies
 from pongee.guards.origin import OriginPolicy
@@ -24,7 +26,9 @@ class Settings(BaseSettings):
     Attributes:
         host: address to listen on.
         port: TCP port to listen on; 0 lets the system choose.
-        broker: where channels live; ``memory://`` in this version.
+        broker: where channels live: ``memory://``, ``redis://…`` or ``nats://…``.
+        broker_prefix: begins the names of everything that is kept there, so that applications can
+            share a server.
         jwt_secret: HS256 key for ``JWTBearer``; unset, ``pongee serve`` makes one for this run.
         api_key: what other programs show to use the server API; unset, there is none.
         static_tokens: tokens that ``/ws/secure`` of the playground takes, comma-separated.
@@ -47,7 +51,8 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    broker: str = "memory://"
+    broker: SecretStr = SecretStr("memory://")
+    broker_prefix: str = "pongee"
     jwt_secret: SecretStr | None = None
     api_key: SecretStr | None = None
     static_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = ()
@@ -71,9 +76,15 @@ class Settings(BaseSettings):
 
     @field_validator("broker")
     @classmethod
-    def _known_broker(cls, value: str) -> str:
-        if value != "memory://":
-            raise ValueError("this version has memory:// only")
+    def _known_broker(cls, value: SecretStr) -> SecretStr:
+        check_address(value.get_secret_value())
+        return value
+
+    @field_validator("broker_prefix")
+    @classmethod
+    def _plain_prefix(cls, value: str) -> str:
+        if not re.fullmatch("[A-Za-z0-9_-]{1,32}", value):
+            raise ValueError("1 to 32 letters, digits, - and _")
         return value
 
     @field_validator("jwt_secret")
@@ -137,7 +148,7 @@ def load_settings(**given: Any) -> Settings:
 def _explain(detail: dict[str, Any]) -> str:
     name = f"PONGEE_{str(detail['loc'][0]).upper()}" if detail["loc"] else "settings"
     secret = detail["loc"] and detail["loc"][0] in ("jwt_secret", "api_key", "static_tokens")
-    came = "(not shown)" if secret else repr(detail.get("input"))
+    came = "(not shown)" if secret else repr(without_password(detail.get("input")))
     return f"{name}={came}: {detail['msg'].removeprefix('Value error, ')}"
 
 

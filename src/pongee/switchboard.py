@@ -19,6 +19,7 @@ Not for use from other threads.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -141,12 +142,18 @@ class Switchboard:
         broker: carries channels; started by `start`.
         wheel: for leases and late farewells.
         encoders: write a publication or a `Presence` for the client protocol's formats.
+        node: names this process.
     """
 
     def __init__(
-        self, broker: Broker, wheel: TimerWheel, encoders: dict[Format, Encode] | None = None
+        self,
+        broker: Broker,
+        wheel: TimerWheel,
+        encoders: dict[Format, Encode] | None = None,
+        node: str = "",
     ) -> None:
         self.broker = broker
+        self.node = node or secrets.token_hex(8)
         self.hub = Hub(encode=self._encode)
         self._arrivals = Hub(encode=self._encode)  # joins and leaves, for those who want them
         self._encoders = encoders or {}
@@ -162,7 +169,7 @@ class Switchboard:
         """Begin. Idempotent."""
         if not self._started:
             self._started = True
-            await self.broker.start(self)
+            await self.broker.start(self, self.node)
 
     async def stop(self) -> None:
         """Finish what is under way, and end the broker. Idempotent."""
@@ -427,6 +434,12 @@ class Switchboard:
     def on_leave(self, channel: str, info: ClientInfo) -> None:
         """Tell those who want to know."""
         self._arrivals.publish(channel, Presence(info, left=True))
+
+    def on_control(self, data: bytes) -> None:
+        """Nothing is sent yet."""
+
+    def on_link(self, up: bool) -> None:
+        """Nothing is done yet."""
 
     def _encode(self, channel: str, message: Any, form: Format) -> str | bytes:
         encode = self._encoders.get(form)

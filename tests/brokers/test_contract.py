@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from pongee.brokers.base import Broker, Counts, Page, Sink, Stream
+from pongee.brokers.base import UP, Broker, Counts, Health, Page, Sink, Stream
 from pongee.brokers.memory import MemoryBroker
 from pongee.channels.publication import ClientInfo, Position, Publication
 from pongee.testing import ManualClock
@@ -33,6 +33,12 @@ class Core:
     def on_leave(self, channel: str, info: ClientInfo) -> None:
         self._send("on_leave", channel, info)
 
+    def on_control(self, data: bytes) -> None:
+        raise AssertionError("workers send to each other directly")
+
+    def on_link(self, up: bool) -> None:
+        raise AssertionError("memory has no link")
+
     def _send(self, how: str, channel: str, what: Any) -> None:
         for worker in self.workers:
             asyncio.get_running_loop().call_soon(worker.take, how, channel, what)
@@ -41,8 +47,11 @@ class Core:
 class Remote:
     """A worker's broker: each step and each message takes a turn of the event loop, or more."""
 
+    reliable: ClassVar[bool] = True
+
     def __init__(self, core: Core) -> None:
         self.core = core
+        self.node = ""
         self.sink: Sink | None = None
         self.subscribed: set[str] = set()
 
@@ -50,8 +59,13 @@ class Remote:
         if self.sink is not None and channel in self.subscribed:
             getattr(self.sink, how)(channel, what)
 
-    async def start(self, sink: Sink) -> None:
-        await self.core.broker.start(self.core)
+    @property
+    def health(self) -> Health:
+        return UP
+
+    async def start(self, sink: Sink, node: str) -> None:
+        self.node = node
+        await self.core.broker.start(self.core, "core")
         self.core.workers.append(self)
         for worker in self.core.workers:
             for channel in worker.subscribed:
@@ -71,9 +85,16 @@ class Remote:
         await asyncio.sleep(0)
         self.subscribed.discard(channel)
 
-    async def channels(self) -> Mapping[str, int]:
-        every = [channel for worker in self.core.workers for channel in worker.subscribed]
-        return {channel: every.count(channel) for channel in every}
+    async def control(self, data: bytes, node: str | None = None) -> None:
+        for worker in self.core.workers:
+            if worker.sink is not None and node in (None, worker.node):
+                worker.sink.on_control(data)
+
+    async def put(self, name: str, data: bytes) -> None:
+        await self.core.broker.put(name, data)
+
+    async def get(self, name: str) -> bytes | None:
+        return await self.core.broker.get(name)
 
     async def publish(
         self, channel: str, publication: Publication, stream: Stream | None, **options: Any
@@ -193,7 +214,7 @@ class Talkative(MemoryBroker):
 class Twice(MemoryBroker):
     """Hands everything over twice."""
 
-    def _tell_one(self, kind: str, channel: str, what: Publication | ClientInfo) -> None:
+    def _tell_one(self, kind: str, channel: str, what: Publication | ClientInfo | bytes) -> None:
         for _ in range(2):
             super()._tell_one(kind, channel, what)
 
@@ -201,7 +222,7 @@ class Twice(MemoryBroker):
 class Racing(MemoryBroker):
     """Tells the sink a while after the history was written, each when it likes."""
 
-    def _tell_one(self, kind: str, channel: str, what: Publication | ClientInfo) -> None:
+    def _tell_one(self, kind: str, channel: str, what: Publication | ClientInfo | bytes) -> None:
         loop = asyncio.get_running_loop()
         turns = len(what.data) if isinstance(what, Publication) else 0
         tell = super()._tell_one
@@ -218,9 +239,16 @@ class Racing(MemoryBroker):
 class Lossy(MemoryBroker):
     """Keeps every publication and hands over nine of ten."""
 
-    def _tell_one(self, kind: str, channel: str, what: Publication | ClientInfo) -> None:
+    def _tell_one(self, kind: str, channel: str, what: Publication | ClientInfo | bytes) -> None:
         if not (isinstance(what, Publication) and what.offset % 10 == 5):
             super()._tell_one(kind, channel, what)
+
+
+class Indiscreet(MemoryBroker):
+    """Tells every node what is meant for one."""
+
+    async def control(self, data: bytes, node: str | None = None) -> None:
+        await super().control(data)
 
 
 class Deaf(MemoryBroker):
@@ -244,6 +272,7 @@ FAULTS = [
     (Twice, "joins_and_leaves_keep_their_order"),
     (Racing, "many_publish_at_once"),
     (Lossy, "history_and_what_follows_have_no_gap"),
+    (Indiscreet, "control_reaches_one_node_or_all"),
     (Deaf, "sink_is_told_nothing_after_stop"),
 ]
 

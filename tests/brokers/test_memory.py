@@ -66,7 +66,7 @@ class Process:
         self.clock = ManualClock()
         self.broker = MemoryBroker(self.clock)
         self.sink = sink or RecordingSink()
-        run(self.broker.start(self.sink))
+        run(self.broker.start(self.sink, "n"))
 
     def publish(self, channel: str, data: bytes = b"1", **options: Any) -> Position:
         options.setdefault("stream", STREAM)
@@ -93,7 +93,7 @@ def test_no_method_suspends() -> None:
     run(broker.leave("a", info))
     assert len(run(broker.history("a", STREAM)).publications) == 1
     run(broker.remove_history("a"))
-    assert run(broker.channels()) == {"a": 1}
+    assert broker.subscribed == {"a"}
     run(broker.unsubscribe("a"))
     run(broker.stop())
     assert [kind for kind, _, _ in process.sink.events] == ["publication", "join", "leave"]
@@ -271,7 +271,7 @@ def test_timer_is_set_only_while_something_is_kept() -> None:
     clock = ManualClock()
     wheel = TimerWheel(clock)
     broker, sink = MemoryBroker(clock, wheel), RecordingSink()
-    run(broker.start(sink))
+    run(broker.start(sink, "n"))
     run(broker.subscribe("a"))
     assert len(wheel) == 0
     position = run(broker.publish("a", Publication(b"1"), STREAM))
@@ -280,10 +280,10 @@ def test_timer_is_set_only_while_something_is_kept() -> None:
         run(broker.stop())
     assert len(wheel) == 0
     for _ in range(2):
-        run(broker.start(sink))
+        run(broker.start(sink, "n"))
     assert len(wheel) == 1
 
-    assert run(broker.channels()) == {}
+    assert broker.subscribed == frozenset()
     again = run(broker.publish("a", Publication(b"2"), STREAM))
     assert again == (2, position.epoch)
     assert len(sink.publications("a")) == 1
@@ -355,7 +355,7 @@ async def test_channels_that_were_only_looked_at_are_forgotten() -> None:
     """Clients choose names, and must not fill the memory; one with members keeps its epoch."""
     clock, sink = ManualClock(), RecordingSink()
     broker = MemoryBroker(clock)
-    await broker.start(sink)
+    await broker.start(sink, "n")
     stream = Stream(10, 60.0, 30 * 86400.0)
     await broker.subscribe("kept")
     kept = (await broker.history("kept", stream)).top

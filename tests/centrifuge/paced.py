@@ -77,10 +77,10 @@ class PacedBroker(MemoryBroker):
         self.paced = False
         self.slow = True
         self.faults = 0
-        self._last: tuple[str, str, Publication | ClientInfo] | None = None
+        self._last: tuple[str, str, Publication | ClientInfo | bytes] | None = None
         self.failing = False
         self.log: list[tuple[str, str]] = []
-        self._on_the_way: deque[tuple[str, str, Publication | ClientInfo]] = deque()
+        self._on_the_way: deque[tuple[str, str, Publication | ClientInfo | bytes]] = deque()
         self._steps: list[asyncio.Future[None]] = []
 
     # The network
@@ -122,7 +122,7 @@ class PacedBroker(MemoryBroker):
         """Lose all that was kept, as a broker that comes back empty."""
         self.faults += self._logs.pop(channel, None) is not None
 
-    def _tell(self, event: tuple[str, str, Publication | ClientInfo]) -> None:
+    def _tell(self, event: tuple[str, str, Publication | ClientInfo | bytes]) -> None:
         self._on_the_way.append(event)
         if not self.slow:
             self.arrive(len(self._on_the_way))

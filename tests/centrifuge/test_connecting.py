@@ -243,11 +243,11 @@ async def test_channels_that_cannot_be_given(channels: list[str], expected: int)
         async with world.peer(server, token(channels=["chat:7", *channels][-5:])) as peer:
             if expected == 102:
                 assert (await reply_to(peer, 1))["error"]["code"] == expected
-                assert world.pongee.channels() == {}
+                assert world.pongee.local_channels() == {}
                 await peer.close()
             assert (await peer.wait_closed()).code in (expected, 1000)
         await eventually(lambda: not world.pongee._node.runtime.unfinished, what="it is forgotten")
-        assert world.pongee.channels() == {}
+        assert world.pongee.local_channels() == {}
         assert await world.pongee.presence("chat:7") == {}
         assert told == []  # it never was connected
 
@@ -280,15 +280,15 @@ async def test_who_was_greeted_is_told_goodbye(fails: str) -> None:
         else:
             assert (await reply_to(peer, 1))["error"] == INTERNAL
             broker.failing = False
-            assert world.pongee.channels() == {}
+            assert world.pongee.local_channels() == {}
             await peer.close()
         await eventually(lambda: not runtime.unfinished, what="it is forgotten")
         assert told == ["hello", "goodbye"]
         while broker.waiting:
             broker.go_on()
         await world.pongee._node.board._errands.finish()
-        assert world.pongee.channels() == {}
-        assert await broker.channels() == {}
+        assert world.pongee.local_channels() == {}
+        assert broker.subscribed == frozenset()
 
 
 async def test_refusal_in_the_handler_is_the_clients_answer() -> None:

@@ -286,7 +286,7 @@ async def test_unsubscribe_waits_for_the_subscribe_before_it() -> None:
         gate.set()
         assert "subscribe" in await reply_to(peer, 2)
         assert "unsubscribe" in await reply_to(peer, 3)
-        assert world.pongee.channels() == {}
+        assert world.pongee.local_channels() == {}
 
 
 async def test_refused_connect_is_answered_and_nothing_follows() -> None:
@@ -401,7 +401,7 @@ async def test_subscription_token_and_its_end() -> None:
         wanted["token"] = expired
         assert (await ask(peer, 5, sub_refresh=wanted))["error"]["code"] == 110
         world.clock.advance(29)
-        assert world.pongee.channels() == {"closed": 1}
+        assert world.pongee.local_channels() == {"closed": 1}
         world.clock.advance(2)
         push = await push_of(peer, "unsubscribe")
         assert push["unsubscribe"] == {"code": 2501, "reason": "subscription expired"}
@@ -473,7 +473,7 @@ async def test_each_departure_is_told_once() -> None:
                 await eventually(lambda: len(told) == 2, what=f"both, after {end}")
             assert told[0] == "left 7"
             assert told[1].startswith("gone ")
-        assert world.pongee.channels() == {}
+        assert world.pongee.local_channels() == {}
         await eventually(lambda: not world.pongee._node.runtime.unfinished, what="nobody is left")
 
 
@@ -503,7 +503,7 @@ async def test_idle_clients_hold_no_database_connection(tmp_path: Any) -> None:
                 assert (await reply_to(peer, 1))["connect"]["data"] == 1
                 assert "subscribe" in await ask(peer, 2, subscribe={"channel": "chat:1"})
             assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
-            assert world.pongee.channels() == {"chat:1": 500}
+            assert world.pongee.local_channels() == {"chat:1": 500}
         finally:
             for context in peers:
                 await context.__aexit__(None, None, None)
@@ -521,10 +521,10 @@ async def test_slow_reader_is_told_and_recovers_what_it_missed() -> None:
             frame = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"chat:1"}}'
             await slow.send_frame(1, frame)
             await eventually(
-                lambda: world.pongee.channels() == {"chat:1": 2}, what="the slow one is in"
+                lambda: world.pongee.local_channels() == {"chat:1": 2}, what="the slow one is in"
             )
             positions = []
-            while world.pongee.channels() == {"chat:1": 2}:
+            while world.pongee.local_channels() == {"chat:1": 2}:
                 positions.append(await world.room.publish(Message(text=big), room_id=1))
                 push = await push_of(other, "pub")
                 assert push["pub"]["offset"] == positions[-1].offset

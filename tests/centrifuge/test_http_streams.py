@@ -127,7 +127,7 @@ async def test_conversation(kind: str, server: str) -> None:
             assert await emulate(http, connected, {}) == 204
             await eventually(lambda: not client._pinged, what="the pong")  # type: ignore[attr-defined]
         # The client went away: it is gone from the room at once.
-        await eventually(lambda: desk.pongee.channels() == {}, what="it has left")
+        await eventually(lambda: desk.pongee.local_channels() == {}, what="it has left")
         assert (await desk.pongee.presence_stats("room")).clients == 0
         assert desk.pongee._node.service.sessions == {}
         assert await emulate(http, connected, {}) == 204  # its stream has told it
@@ -175,7 +175,7 @@ async def test_conversation_in_protobuf(server: str) -> None:
         # A frame in JSON is not for this client.
         text = {"node": connected.connect.node, "session": connected.connect.session, "data": "{"}
         assert (await http.post("/emulation", json=text)).status_code == 400
-        assert desk.pongee.channels() == {"room": 1}
+        assert desk.pongee.local_channels() == {"room": 1}
     assert protobuf_codec.PING == b"\0"
 
 
@@ -294,9 +294,9 @@ async def test_reader_that_stalls_is_let_go() -> None:
         body = CONNECT.encode()
         head = f"POST /connection/http_stream HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
         await peer.send(head.encode() + b"\r\n\r\n" + body)
-        await eventually(lambda: desk.pongee.channels() == {"room": 1}, what="it is in")
+        await eventually(lambda: desk.pongee.local_channels() == {"room": 1}, what="it is in")
         published = 0
-        while desk.pongee.channels():
+        while desk.pongee.local_channels():
             await desk.room.publish(Message(text="x" * 50_000))
             await asyncio.sleep(0)
             published += 1

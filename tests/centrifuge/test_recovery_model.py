@@ -346,7 +346,7 @@ class Recovery(RuleBasedStateMachine):
                         watcher.go()
             world.loop.quiet()
             assert world.board.hub.channels() == {}
-            assert at_once(world.broker.channels()) == {}
+            assert world.broker.subscribed == frozenset()
             assert at_once(world.broker.presence(ROOM)) == {}
             assert not world.service.runtime.endings
         finally:

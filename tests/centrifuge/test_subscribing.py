@@ -65,7 +65,7 @@ async def test_recovery_row_by_row() -> None:
         for asked in ({"epoch": "old", "offset": 3}, {"epoch": epoch, "offset": 99}):
             wish = {**CHAT, "recover": True, "flag": 2, **asked}
             assert (await ask(peer, 500, subscribe=wish))["error"]["code"] == 112
-        assert world.pongee.channels() == {}
+        assert world.pongee.local_channels() == {}
         reply = await ask(peer, 501, subscribe=CHAT)
         assert {"was_recovering", "recovered", "publications"}.isdisjoint(reply["subscribe"])
 
@@ -188,7 +188,7 @@ async def test_handler_whose_answer_is_no_json_lets_nobody_in(
     async with world.open() as server, world.peer(server) as peer:
         await reply_to(peer, 1)
         assert (await ask(peer, 2, subscribe=CHAT))["error"]["code"] == 100
-        assert world.pongee.channels() == {}
+        assert world.pongee.local_channels() == {}
         assert await world.pongee.presence("chat:1") == {}
         assert (await ask(peer, 3, subscribe=CHAT))["subscribe"]["data"] == {"fine": 1}
     assert "cannot be written as JSON" in caplog.text
@@ -235,7 +235,7 @@ async def test_server_subscribes_and_unsubscribes() -> None:
             push = await push_of(peer, "unsubscribe")
             assert push == {"channel": "chat:1", "unsubscribe": {"code": code, "reason": told}}
         await world.pongee.unsubscribe("chat:1", user="ann")
-        assert world.pongee.channels() == {}
+        assert world.pongee.local_channels() == {}
         assert await world.pongee.subscribe("chat:1", user="nobody") == 0
 
 
@@ -264,8 +264,8 @@ async def test_client_that_leaves_while_it_is_subscribed_is_not_counted() -> Non
         with pytest.raises(SessionClosed):
             await by_hand
         await world.pongee._node.board._errands.finish()
-        assert world.pongee.channels() == {}
-        assert await broker.channels() == {}
+        assert world.pongee.local_channels() == {}
+        assert broker.subscribed == frozenset()
 
 
 async def test_lost_publication_makes_the_client_subscribe_again() -> None:

@@ -206,7 +206,7 @@ class Scenarios:
         await client.subscribe("plain:1")
         await client.do("unsubscribe", channel="plain:1")
         await client.wait("unsubscribed", channel="plain:1", code=0)
-        await eventually(lambda: "plain:1" not in app.pongee.channels())
+        await eventually(lambda: "plain:1" not in app.pongee.local_channels())
         await app.plain.publish("unheard", n=1)
         await client.subscribe("plain:2")
         await app.plain.publish("heard", n=2)

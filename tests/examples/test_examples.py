@@ -66,7 +66,7 @@ async def test_prices(load: Any) -> None:
         connect(server.ws("/ws/prices")) as client,
         httpx.AsyncClient(trust_env=False) as http,
     ):
-        await eventually(lambda: module.pongee.channels())
+        await eventually(lambda: module.pongee.local_channels())
         answer = await http.post(server.http("/prices/ACME?price=9.5"))
         assert answer.json() == {"watching": 1}
         assert await client.receive_json() == {"symbol": "ACME", "price": 9.5}

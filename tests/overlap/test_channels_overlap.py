@@ -52,8 +52,8 @@ class World(Furnished):
         await eventually(lambda: not runtime.unfinished, what="clients that are forgotten")
         await eventually(lambda: not runtime.endings, what="handlers that have run")
         await board._errands.finish()
-        assert self.pongee.channels() == {}
-        assert await self.broker.channels() == {}
+        assert self.pongee.local_channels() == {}
+        assert self.broker.subscribed == frozenset()
         assert await self.broker.presence("chat:1") == {}
         assert not board._present
         assert self.came == self.went
@@ -154,7 +154,7 @@ async def test_subscribe_and_unsubscribe_in_a_hurry() -> None:
         await world.pongee._node.board._errands.finish()
         stats = (await ask(peer, 300, presence_stats=CHAT))["presence_stats"]
         assert stats == {"num_clients": 2, "num_users": 2}
-        assert world.pongee.channels() == {"chat:1": 2}
+        assert world.pongee.local_channels() == {"chat:1": 2}
         await eventually(lambda: world.left == 100, what="each departure")
 
 
@@ -176,10 +176,12 @@ async def test_server_and_client_subscribe_at_the_same_time() -> None:
                 world.broker.go_on()
                 await asyncio.sleep(0)
             await by_server
-            await eventually(lambda: world.pongee.channels() == {"chat:1": 1}, what="one is in")
+            await eventually(
+                lambda: world.pongee.local_channels() == {"chat:1": 1}, what="one is in"
+            )
             await ask(peer, number + 2, unsubscribe=CHAT)
             await world.pongee._node.board._errands.finish()
-            assert world.pongee.channels() == {}
+            assert world.pongee.local_channels() == {}
             assert await world.broker.presence("chat:1") == {}
 
 

@@ -63,7 +63,7 @@ async def test_publish_while_members_come_and_go_reaches_every_member_in_order()
                 await session.subscribe("room")
 
     async with world.running() as server, connect(server.ws("/ws")) as steady:
-        await eventually(lambda: world.pongee.channels().get("room") == 1)
+        await eventually(lambda: world.pongee.local_channels().get("room") == 1)
         stop = asyncio.Event()
 
         async def restless(seed: int) -> None:
@@ -84,7 +84,7 @@ async def test_publish_while_members_come_and_go_reaches_every_member_in_order()
                     await asyncio.sleep(0)
             stop.set()
         assert [await steady.receive() for _ in range(300)] == [str(n) for n in range(300)]
-        await eventually(lambda: world.pongee.channels() == {"room": 1})
+        await eventually(lambda: world.pongee.local_channels() == {"room": 1})
     await eventually(lambda: len(world.opened) == len(world.ended))
 
 
@@ -104,11 +104,11 @@ async def test_publish_inside_a_delivery_and_a_member_that_is_cut_in_it() -> Non
         connect(server.ws("/ws")),
         connect(server.ws("/ws")),
     ):
-        await eventually(lambda: world.pongee.channels().get("room") == 2)
+        await eventually(lambda: world.pongee.local_channels().get("room") == 2)
         # Three at once without a turn of the loop: the second finds each outbox full.
         for _ in range(3):
             await world.pongee.publish("room", "x")
-        await eventually(lambda: world.pongee.channels() == {}, what="both are cut")
+        await eventually(lambda: world.pongee.local_channels() == {}, what="both are cut")
         await eventually(lambda: world.causes == ["too slow", "too slow"])
 
 

@@ -100,7 +100,7 @@ class Scene:
         """See that the neighbour is served, and that nobody else is left."""
         await self.check_neighbour()
         await eventually(lambda: len(self.app.pongee.connections()) == 1, what="all others gone")
-        assert self.app.pongee.channels() == {}
+        assert self.app.pongee.local_channels() == {}
         assert self.app.pongee._node.capacity.connections == 1
         sockets = self.app.server.uvicorn.server_state.connections
         await eventually(lambda: len(sockets) == 1, what="all other sockets closed")

@@ -38,7 +38,7 @@ async def test_chat_tells_everybody_in_the_room_the_sender_included() -> None:
         connect(app.ws("/ws/chat/7")) as ada,
         connect(app.ws("/ws/chat/7")) as bob,
     ):
-        await eventually(lambda: app.pongee.channels() == {"room:7": 2})
+        await eventually(lambda: app.pongee.local_channels() == {"room:7": 2})
         await ada.send("hello")
         await bob.send("你好")
         for client in (ada, bob):
@@ -53,7 +53,7 @@ async def test_chat_stays_in_its_room() -> None:
         connect(app.ws("/ws/chat/7")) as seven,
         connect(app.ws("/ws/chat/8")) as eight,
     ):
-        await eventually(lambda: len(app.pongee.channels()) == 2)
+        await eventually(lambda: len(app.pongee.local_channels()) == 2)
         await seven.send("for seven")
         assert await seven.receive() == "Room 7: for seven"
         await eight.send("for eight")
@@ -66,7 +66,7 @@ async def test_chat_room_is_forgotten_with_its_last_member() -> None:
         async with connect(app.ws("/ws/chat/7")) as ada:
             await ada.send("x")
             await ada.receive()
-        await eventually(lambda: app.pongee.channels() == {} and not app.pongee.connections())
+        await eventually(lambda: app.pongee.local_channels() == {} and not app.pongee.connections())
 
 
 # /ws/secure

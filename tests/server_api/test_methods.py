@@ -128,7 +128,7 @@ async def test_clients_are_subscribed_and_unsubscribed() -> None:
 
         await library.publish(cent.PublishRequest(channel="chat:1", data={"text": "two"}))
         assert (await second.push())["pub"]["data"] == {"text": "two"}
-        assert api.pongee.channels() == {"chat:1": 1}
+        assert api.pongee.local_channels() == {"chat:1": 1}
 
 
 async def test_whoever_does_not_fit_everything_is_left_alone() -> None:
@@ -138,7 +138,7 @@ async def test_whoever_does_not_fit_everything_is_left_alone() -> None:
         for other in ({"user": "bob", "client": ada.id}, {"user": "ada", "session": "no"}):
             assert await api.result("subscribe", {"channel": "chat:1", **other}) == {}
             assert await api.result("disconnect", other) == {}
-        assert api.pongee.channels() == {}
+        assert api.pongee.local_channels() == {}
         assert len(api.pongee.connections()) == 1
 
 
@@ -176,7 +176,7 @@ async def test_client_that_leaves_while_it_is_subscribed_is_no_error() -> None:
 
         assert await request == {}
         assert (await second.push()).keys() == {"channel", "subscribe"}
-        assert api.pongee.channels() == {"chat:1": 1}
+        assert api.pongee.local_channels() == {"chat:1": 1}
 
 
 async def _closed(client: Connected) -> tuple[int, str]:

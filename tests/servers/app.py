@@ -74,7 +74,7 @@ async def registry(tag: str) -> dict[str, Any]:
 @app.post("/rooms/{room_id}")
 async def publish(room_id: int, text: str) -> int:
     await pongee.publish(f"room:{room_id}", text)
-    return pongee.channels().get(f"room:{room_id}", 0)
+    return pongee.local_channels().get(f"room:{room_id}", 0)
 
 
 @pongee.endpoint("/text", auth=public, limits=Limits(max_message_size=MESSAGE_LIMIT))

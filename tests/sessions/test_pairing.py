@@ -143,7 +143,7 @@ async def _nobody_is_left(world: World) -> None:
     node = world.pongee._node
     assert world.pongee.connections() == []
     assert node.registry.users() == {}
-    assert world.pongee.channels() == {}
+    assert world.pongee.local_channels() == {}
     assert node.capacity.connections == 0
     await eventually(lambda: not node.runtime.unfinished)
     assert len(node.runtime.watch) == 0

@@ -63,7 +63,7 @@ async def test_one_stalled_member_of_a_hundred_delays_nobody_and_is_cut() -> Non
             opened = [await client.__aenter__() for client in clients]
             for client in opened:
                 group.create_task(_read_all(client, rounds, delays))
-            await eventually(lambda: world.pongee.channels().get("room") == members + 1)
+            await eventually(lambda: world.pongee.local_channels().get("room") == members + 1)
             payload = "x" * size
             started = time.monotonic()
             for number in range(rounds):
@@ -72,7 +72,7 @@ async def test_one_stalled_member_of_a_hundred_delays_nobody_and_is_cut() -> Non
                 await _until(delays, (number + 1) * members)
             await eventually(lambda: "too slow" in world.causes, within=10)
             gone_after = time.monotonic() - started
-            assert world.pongee.channels()["room"] == members
+            assert world.pongee.local_channels()["room"] == members
         for client_context in clients:
             await client_context.__aexit__(None, None, None)
     assert rounds * size == 20 * MIB
@@ -87,7 +87,7 @@ async def test_stalled_client_is_gone_within_its_write_deadline() -> None:
     sessions = _room(world, limits=Limits(write_deadline=1.0, outbox_bytes=64 * MIB))
     async with world.running() as server, RawPeer(server.port, "/ws") as stalled:
         await stalled.handshake()
-        await eventually(lambda: world.pongee.channels().get("room") == 1)
+        await eventually(lambda: world.pongee.local_channels().get("room") == 1)
         for _ in range(40):
             await world.pongee.publish("room", "x" * 256 * 1024)
         await eventually(lambda: sessions[0].statistics().waiting_messages > 0)
@@ -104,7 +104,7 @@ async def test_disconnect_policy_cuts_a_client_whose_outbox_is_full() -> None:
     sessions = _room(world, limits=Limits(outbox_messages=20))
     async with world.running() as server, RawPeer(server.port, "/ws") as stalled:
         await stalled.handshake()
-        await eventually(lambda: world.pongee.channels().get("room") == 1)
+        await eventually(lambda: world.pongee.local_channels().get("room") == 1)
         for _ in range(400):
             await world.pongee.publish("room", "x" * 64 * 1024)
             await asyncio.sleep(0)
@@ -133,7 +133,7 @@ async def test_drop_oldest_keeps_the_newest_and_counts_the_rest() -> None:
     sessions = _room(world, limits=limits, overflow="drop_oldest")
     async with world.running() as server, RawPeer(server.port, "/ws") as peer:
         await peer.handshake()
-        await eventually(lambda: world.pongee.channels().get("room") == 1)
+        await eventually(lambda: world.pongee.local_channels().get("room") == 1)
         await _fill(world, server, [None] * 10)
         numbers = sessions[0].statistics()
         assert numbers.waiting_messages == 10
@@ -151,7 +151,7 @@ async def test_latest_per_key_keeps_the_newest_of_each_key() -> None:
     sessions = _room(world, limits=limits, overflow="latest_per_key")
     async with world.running() as server, RawPeer(server.port, "/ws") as peer:
         await peer.handshake()
-        await eventually(lambda: world.pongee.channels().get("room") == 1)
+        await eventually(lambda: world.pongee.local_channels().get("room") == 1)
         await _fill(world, server, ["a", "b"] * 4)
         await eventually(lambda: sessions[0].statistics().replaced_messages == 6)
         received = await _drain(peer, b"\x81\x017")
@@ -199,7 +199,7 @@ async def test_stalled_client_does_not_keep_the_server_from_stopping() -> None:
     _room(world, limits=Limits(close_timeout=0.3, outbox_bytes=64 * MIB))
     async with world.running() as server, RawPeer(server.port, "/ws") as stalled:
         await stalled.handshake()
-        await eventually(lambda: world.pongee.channels().get("room") == 1)
+        await eventually(lambda: world.pongee.local_channels().get("room") == 1)
         for _ in range(40):
             await world.pongee.publish("room", "x" * 256 * 1024)
         await asyncio.wait_for(world.pongee.drain(0), 3)

@@ -17,19 +17,23 @@ Promises:
   changes nothing and returns the position of the first.
 * **Presence** is a lease: an entry that is not renewed within its time to live disappears.
 * **Join and leave** are told at most once, are not kept, and keep their order for one client.
+* **Gaps.** A broker that is not `reliable` may lose what it hands over, never what it keeps. When
+  its link broke it says so at once (`Sink.on_link`, `health`), and once more when everything is
+  subscribed again and proved to be: the sink then looks at the positions.
 * **Errors.** A step that failed raises `BrokerUnavailable` and may or may not have happened;
-  nothing else is raised for what the network does.
+  nothing else is raised for what the network does. While the link is down it is raised at once;
+  while it is up, within `BROKER_TIMEOUT`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from pongee.channels.publication import ClientInfo, Position, Publication
 from pongee.channels.stream import Page, Stream
 
-__all__ = ["Broker", "Counts", "Page", "Sink", "Stream"]
+__all__ = ["UP", "Broker", "Counts", "Health", "Page", "Sink", "Stream"]
 
 
 class Counts(NamedTuple):
@@ -37,6 +41,21 @@ class Counts(NamedTuple):
 
     clients: int
     users: int
+
+
+class Health(NamedTuple):
+    """Whether a broker can be reached.
+
+    Attributes:
+        up: it can.
+        reason: why not, in one line without secrets; ``""`` if it can.
+    """
+
+    up: bool
+    reason: str
+
+
+UP = Health(True, "")
 
 
 class Sink(Protocol):
@@ -51,12 +70,38 @@ class Sink(Protocol):
     def on_leave(self, channel: str, info: ClientInfo) -> None:
         """Learn that somebody left."""
 
+    def on_control(self, data: bytes) -> None:
+        """Take what a node has sent by `Broker.control`."""
+
+    def on_link(self, up: bool) -> None:
+        """Learn that the link broke, or that it works again; publications may be missing."""
+
 
 class Broker(Protocol):
-    """What the rest of a process asks of a broker. Not for use from other threads."""
+    """What the rest of a process asks of a broker. Not for use from other threads.
 
-    async def start(self, sink: Sink) -> None:
-        """Begin; everything for this process goes to `sink`."""
+    Attributes:
+        reliable: it hands over everything, so that nobody need look whether something is missing.
+    """
+
+    reliable: ClassVar[bool]
+
+    @property
+    def health(self) -> Health:
+        """Whether it can be reached now; costs nothing to ask."""
+
+    async def start(self, sink: Sink, node: str) -> None:
+        """Begin; everything for this process goes to `sink`.
+
+        A server that cannot be reached now is no error: the link is down and tried again.
+
+        Args:
+            sink: is told.
+            node: names this process among those of the broker.
+
+        Raises:
+            ConfigurationError: it can never work: the server is too old, or wants another password.
+        """
 
     async def stop(self) -> None:
         """End, and forget the sink. Idempotent."""
@@ -142,5 +187,23 @@ class Broker(Protocol):
     async def presence_counts(self, channel: str) -> Counts:
         """How many are there."""
 
-    async def channels(self) -> Mapping[str, int]:
-        """Channels that some process is subscribed to, and how many processes."""
+    async def control(self, data: bytes, node: str | None = None) -> None:
+        """Send `data` to the sink of `node`, or of every node, this one included. At most once.
+
+        Raises:
+            BrokerUnavailable: it may or may not arrive.
+        """
+
+    async def put(self, name: str, data: bytes) -> None:
+        """Keep `data` under `name` for whoever asks, until it is put anew.
+
+        Raises:
+            BrokerUnavailable: it may or may not be kept.
+        """
+
+    async def get(self, name: str) -> bytes | None:
+        """Return what is kept under `name`.
+
+        Raises:
+            BrokerUnavailable: nobody knows.
+        """

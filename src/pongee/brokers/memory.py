@@ -11,9 +11,9 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from copy import copy
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
-from pongee.brokers.base import Counts, Page, Sink, Stream
+from pongee.brokers.base import UP, Counts, Health, Page, Sink, Stream
 from pongee.channels.publication import NOWHERE, ClientInfo, Position, Publication
 from pongee.channels.stream import StreamLog
 from pongee.clock import Clock, Handle, TimerWheel
@@ -26,7 +26,7 @@ logger = logging.getLogger("pongee.brokers")
 K = TypeVar("K")
 V = TypeVar("V")
 
-_Event = tuple[str, str, Publication | ClientInfo]
+_Event = tuple[str, str, Publication | ClientInfo | bytes]
 """What a sink is told: of which kind, in which channel, what."""
 
 
@@ -45,11 +45,15 @@ class MemoryBroker:
         wheel: what expires is looked for on its time; without one, on the clock's.
     """
 
+    reliable: ClassVar[bool] = True
+
     def __init__(self, clock: Clock, wheel: TimerWheel | None = None) -> None:
         self._now = clock.monotonic
         self._clock = clock
         self._wheel = wheel
         self._sink: Sink | None = None
+        self._node = ""
+        self._notes: dict[str, bytes] = {}
         self._subscribed: set[str] = set()
         self._logs: dict[str, StreamLog] = {}
         self._rooms: dict[str, _Room] = {}
@@ -60,10 +64,16 @@ class MemoryBroker:
         self._round: Iterator[None] = iter(())
         self._timer: Handle | None = None
 
-    async def start(self, sink: Sink) -> None:
+    @property
+    def health(self) -> Health:
+        """Nothing can come between."""
+        return UP
+
+    async def start(self, sink: Sink, node: str) -> None:
         """Begin; needs a running event loop if the clock does."""
         await self.stop()
         self._sink = sink
+        self._node = node
         self._round = self._expire()
         self._sweep_later()
 
@@ -84,9 +94,10 @@ class MemoryBroker:
         """Tell it no more."""
         self._subscribed.discard(channel)
 
-    async def channels(self) -> Mapping[str, int]:
-        """List the channels that this process is subscribed to."""
-        return dict.fromkeys(self._subscribed, 1)
+    @property
+    def subscribed(self) -> frozenset[str]:
+        """The channels that the sink is told of."""
+        return frozenset(self._subscribed)
 
     async def publish(
         self,
@@ -172,6 +183,19 @@ class MemoryBroker:
         room = self._room(channel)
         return Counts(0, 0) if room is None else Counts(len(room.leases), len(room.users))
 
+    async def control(self, data: bytes, node: str | None = None) -> None:
+        """Tell the sink, if it is meant."""
+        if node is None or node == self._node:
+            self._tell(("control", "", data))
+
+    async def put(self, name: str, data: bytes) -> None:
+        """Keep `data` under `name`."""
+        self._notes[name] = data
+
+    async def get(self, name: str) -> bytes | None:
+        """Return what is kept under `name`."""
+        return self._notes.get(name)
+
     def _log(self, channel: str, stream: Stream, now: float) -> StreamLog:
         log = self._logs.get(channel)
         if log is None:
@@ -206,13 +230,15 @@ class MemoryBroker:
         finally:
             self._telling = False
 
-    def _tell_one(self, kind: str, channel: str, what: Publication | ClientInfo) -> None:
+    def _tell_one(self, kind: str, channel: str, what: Publication | ClientInfo | bytes) -> None:
         sink = self._sink
         # It may have left since, when it was told something else.
-        if sink is None or channel not in self._subscribed:
+        if sink is None or (kind != "control" and channel not in self._subscribed):
             return
         try:
-            if isinstance(what, Publication):
+            if isinstance(what, bytes):
+                sink.on_control(what)
+            elif isinstance(what, Publication):
                 sink.on_publication(channel, what)
             elif kind == "join":
                 sink.on_join(channel, what)

@@ -47,7 +47,9 @@ def version(
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="TCP port; 0 lets the system choose.")] = None,
-    broker: Annotated[str | None, typer.Option(help="Where channels live: memory://")] = None,
+    broker: Annotated[
+        str | None, typer.Option(help="Where channels live: memory://, redis://… or nats://….")
+    ] = None,
     allowed_origins: Annotated[
         str | None, typer.Option(help="Origins beside the server's own, comma-separated.")
     ] = None,

@@ -409,16 +409,47 @@ class BrokerContract(BrokerWorld):
                 "after coming back",
             )
 
-    async def test_channels_lists_who_is_subscribed(self) -> None:
-        """How many workers each channel has; none, and it is not listed."""
-        shared, own, gone = fresh_name(), fresh_name(), fresh_name()
+    # Between nodes.
+
+    async def test_control_reaches_one_node_or_all(self) -> None:
+        """Whoever sends is one of all, and may write to itself."""
+        async with self._workers() as workers:
+            (one, two), nodes = workers, len({*workers})
+            sent = [
+                (b"all", None, one),
+                (b"\x00\xff to two", two.node, one),
+                (b"to one", one.node, one),
+                (b"to nobody", "nobody", two),
+                (b"end", None, two),
+            ]
+            for data, node, sender in sent:
+                await sender.broker.control(data, node)
+            for worker in {*workers}:
+
+                def ended(sink: RecordingSink = worker.sink) -> bool:
+                    return b"end" in sink.control
+
+                await eventually(ended, within=self.within, what="the last control message")
+                wanted = {b"all", b"end"}
+                wanted |= {b"\x00\xff to two"} if worker is two else set()
+                wanted |= {b"to one"} if worker is one else set()
+                same(sorted(worker.sink.control), sorted(wanted), f"control, {nodes} nodes")
+
+    async def test_notes_are_kept(self) -> None:
+        """What was put last is what everybody gets."""
+        name = fresh_name()
         async with self._workers() as (one, two):
-            for broker, channel in ((one, shared), (two, shared), (one, own), (one, gone)):
-                await broker.broker.subscribe(channel)
-            await one.broker.unsubscribe(gone)
-            listed = await two.broker.channels()
-            found = {name: listed.get(name) for name in (shared, own, gone)}
-            same(found, {shared: 2 if self.shared else 1, own: 1, gone: None}, "channels")
+            same(await two.broker.get(name), None, "note that nobody put")
+            for data in (b"first", b"\x00\xff"):
+                await one.broker.put(name, data)
+                same(await two.broker.get(name), data, "note")
+
+    async def test_health_is_up_while_it_works(self) -> None:
+        """From the start on, and the sink is told of no break."""
+        async with self._worker() as worker:
+            same(tuple(worker.broker.health), (True, ""), "health")
+            await self._publish(worker, fresh_name(), 1)
+            holds(False not in worker.sink.links, "the sink was told of a break")
 
     async def test_sink_is_told_nothing_after_stop(self) -> None:
         """Stopping twice is stopping once."""

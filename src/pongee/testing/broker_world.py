@@ -30,10 +30,14 @@ class RecordingSink:
 
     Attributes:
         events: ``publication``, ``join`` or ``leave``, the channel, and what was told.
+        control: what nodes have sent.
+        links: what was told of the link.
     """
 
     def __init__(self) -> None:
         self.events: list[tuple[str, str, Any]] = []
+        self.control: list[bytes] = []
+        self.links: list[bool] = []
 
     def on_publication(self, channel: str, publication: Publication) -> None:
         """Remember it."""
@@ -46,6 +50,14 @@ class RecordingSink:
     def on_leave(self, channel: str, info: ClientInfo) -> None:
         """Remember it."""
         self.events.append(("leave", channel, info))
+
+    def on_control(self, data: bytes) -> None:
+        """Remember it."""
+        self.control.append(data)
+
+    def on_link(self, up: bool) -> None:
+        """Remember it."""
+        self.links.append(up)
 
     def publications(self, channel: str) -> list[Publication]:
         """List those of `channel`, as they came."""
@@ -67,6 +79,7 @@ class Worker(NamedTuple):
 
     broker: Broker
     sink: RecordingSink
+    node: str
 
 
 class BrokerWorld:
@@ -102,8 +115,9 @@ class BrokerWorld:
         async with AsyncExitStack() as stack:
             workers: list[Worker] = []
             for _ in range(2 if self.shared else 1):
-                worker = Worker(await self.make_broker(), RecordingSink())
-                await worker.broker.start(worker.sink)
+                node = secrets.token_hex(8)
+                worker = Worker(await self.make_broker(), RecordingSink(), node)
+                await worker.broker.start(worker.sink, node)
                 stack.push_async_callback(worker.broker.stop)
                 workers.append(worker)
             yield workers[0], workers[-1]
