@@ -48,6 +48,8 @@ PARSED: list[tuple[str, str, Any]] = [
     ("compression", "true", True),
     ("max_connections", "3", 3),
     ("drain_window", "0", 0.0),
+    ("drain_delay", "2.5", 2.5),
+    ("workers", "4", 4),
 ]
 
 
@@ -89,6 +91,8 @@ BAD = [
     ("compression", "maybe", "valid boolean"),
     ("max_connections", "1.5", "valid integer"),
     ("drain_window", "-1", "greater than or equal to 0"),
+    ("drain_delay", "later", "valid number"),
+    ("workers", "0", "greater than or equal to 1"),
 ]
 
 

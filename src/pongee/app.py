@@ -25,6 +25,7 @@ from pongee.errors import ConfigurationError, Refused, UsageError
 from pongee.guards.client_ip import TrustedProxies
 from pongee.guards.origin import OriginPolicy
 from pongee.handlers.signature import handler_name
+from pongee.health import make_health
 from pongee.limits import Caps, Limits
 from pongee.links.base import Overflow
 from pongee.logs import install_redaction
@@ -38,7 +39,6 @@ from pongee.sessions.handshake import HandshakeMiddleware
 from pongee.sessions.inbound import Codec
 from pongee.sessions.options import EndpointSpec, Heartbeat, OnInvalid, Refusal
 from pongee.sessions.refusals import answer_invalid_handshake, answer_refused
-from pongee.sessions.runtime import Hook
 from pongee.sessions.session import Session
 from pongee.settings import Settings, load_settings
 from pongee.telemetry import Event, Telemetry
@@ -48,6 +48,7 @@ __all__ = ["Pongee"]
 logger = logging.getLogger("pongee")
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
+OnDrain = TypeVar("OnDrain", bound=Callable[[], Awaitable[None]])
 OnConnect = TypeVar("OnConnect", bound=Callable[[Session[Any, Any]], Awaitable[None]])
 
 
@@ -59,6 +60,11 @@ class Pongee(ChannelFace):
         limits: bounds of a session, for endpoints that set none of their own.
         caps: bounds of the process; by default the settings' ``max_connections``.
         clock: where time comes from; tests give `pongee.testing.ManualClock`.
+
+    Attributes:
+        settings: in force.
+        router: where endpoints are added that name no other; `install` includes it.
+        health: ``/healthz`` and ``/readyz``, for ``app.include_router(pongee.health)``.
 
     Raises:
         ConfigurationError: a setting that is not allowed.
@@ -86,6 +92,7 @@ class Pongee(ChannelFace):
             broker_prefix=self.settings.broker_prefix,
             clock=clock,
         )
+        self.health = make_health(self._node)
         self._app: FastAPI | None = None
         self._table: EndpointTable | None = None
         self._running = 0
@@ -188,6 +195,15 @@ class Pongee(ChannelFace):
         self._node.runtime.on_disconnect.append(_checked_hook(hook))
         return hook
 
+    def on_drain(self, hook: OnDrain) -> OnDrain:
+        """Call `hook()` when the process begins to leave, before the first session is told.
+
+        Hooks run one after the other, and all of them within a few seconds; one that raises is
+        logged. Usable as a decorator.
+        """
+        self._node.on_drain.append(_checked_hook(hook, takes="nothing"))
+        return hook
+
     def listen(self, listener: Callable[[Event], None]) -> Callable[[Event], None]:
         """Call `listener` with every telemetry event. Usable as a decorator."""
         return self.telemetry.listen(listener)
@@ -206,6 +222,7 @@ class Pongee(ChannelFace):
         if any(entry.cls is HandshakeMiddleware for entry in middleware):
             raise ConfigurationError("this application has another Pongee; one serves all of it")
         self._app = app
+        app.state.pongee = self
         included = {id(context.original_route) for context in iter_route_contexts(app.routes)}
         if not any(id(route) in included for route in self.router.routes):
             app.include_router(self.router)
@@ -292,15 +309,20 @@ class Pongee(ChannelFace):
             connection.disconnect(code, reason)
         return len(found)
 
-    async def drain(self, window: float | None = None, *, deadline: float | None = None) -> None:
+    async def drain(
+        self, window: float | None = None, *, deadline: float | None = None, delay: float = 0.0
+    ) -> None:
         """Refuse new handshakes and end every session with 1012.
 
         Args:
             window: seconds over which the closes are spread; `None` is the settings'.
-            deadline: seconds after which what is left is cut; `None` waits for each session's
-                own close timeout.
+            deadline: seconds from the first close on after which what is left is cut; `None` waits
+                for each session's own close timeout.
+            delay: seconds before all that, in which handshakes are refused, ``/readyz`` says 503,
+                and sessions go on.
         """
-        await self._node.drain(self.settings.drain_window if window is None else window, deadline)
+        window = self.settings.drain_window if window is None else window
+        await self._node.drain(window, deadline, delay=delay)
 
     # Looking
 
@@ -352,7 +374,7 @@ def _check_spec(spec: EndpointSpec) -> None:
             )
 
 
-def _checked_hook(hook: Any) -> Hook:
+def _checked_hook(hook: Any, takes: str = "the session") -> Any:
     if not inspect.iscoroutinefunction(hook):
-        raise ConfigurationError(f"{hook!r}: a hook is an `async def` that takes the session")
-    return hook  # type: ignore[no-any-return]
+        raise ConfigurationError(f"{hook!r}: a hook is an `async def` that takes {takes}")
+    return hook

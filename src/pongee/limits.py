@@ -21,6 +21,7 @@ __all__ = [
     "BROKER_LONGEST_WAIT",
     "BROKER_PROBE",
     "BROKER_TIMEOUT",
+    "DRAIN_HOOKS_TIMEOUT",
     "FIRST_MESSAGE_SIZE",
     "FLUSH_BYTES",
     "FLUSH_REST",
@@ -30,6 +31,7 @@ __all__ = [
     "HOOK_TIMEOUT",
     "IDEMPOTENCY_KEYS",
     "LEAVE_DELAY",
+    "LEFT_BEHIND",
     "LOGGED_PATH",
     "LOGGED_REASON",
     "MAX_CHANNEL_LENGTH",
@@ -44,6 +46,7 @@ __all__ = [
     "PENDING_MESSAGES",
     "PRESENCE_REFRESH",
     "PRESENCE_TTL",
+    "REQUEST_GRACE",
     "RETRY_PAUSE",
     "SHORTEST_REST",
     "STATIC_TOKEN_SIZE",
@@ -53,6 +56,8 @@ __all__ = [
     "SWEEP_REST",
     "SWEEP_STEP",
     "TOKEN_SIZE",
+    "WORKER_SILENCE",
+    "WORKER_START",
     "Caps",
     "ClientLimits",
     "Limits",
@@ -92,6 +97,24 @@ STOP_TIMEOUT = 1.0
 
 AFTER_DRAIN = 1.0
 """Seconds that sessions may take beyond the drain window; then their sockets are cut."""
+
+DRAIN_HOOKS_TIMEOUT = 5.0
+"""Seconds the on_drain hooks may take, all of them. Then they are cancelled and logged."""
+
+REQUEST_GRACE = 5.0
+"""Seconds from the signal on that HTTP requests under way may take. More, once the sessions have
+ended: they are cancelled."""
+
+LEFT_BEHIND = 2.0
+"""Seconds a process may last when all is over; then it ends without threads and tasks that do not
+listen."""
+
+WORKER_START = 60.0
+"""Seconds until a worker serves. More: what it was to replace stays."""
+
+WORKER_SILENCE = 30.0
+"""Seconds a worker may say nothing to its supervisor, or take to leave beyond what it is granted.
+Then it is killed."""
 
 API_KEY_SIZE = 16
 """Characters the key of the server API has at least. Fewer can be guessed over the network."""

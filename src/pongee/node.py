@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Awaitable, Callable
 
 from pongee.brokers.choose import choose_broker
 from pongee.centrifuge.client import Client
@@ -14,7 +15,7 @@ from pongee.errors import UsageError
 from pongee.guards.capacity import Capacity
 from pongee.guards.client_ip import TrustedProxies
 from pongee.handlers.table import Declared
-from pongee.limits import STOP_TIMEOUT, Caps
+from pongee.limits import DRAIN_HOOKS_TIMEOUT, STOP_TIMEOUT, Caps
 from pongee.links.stall import StallWatch
 from pongee.registry import Connected, Registry
 from pongee.sessions.runtime import Runtime
@@ -24,6 +25,8 @@ from pongee.telemetry import Telemetry, log_event
 __all__ = ["Node"]
 
 logger = logging.getLogger("pongee")
+
+DrainHook = Callable[[], Awaitable[None]]
 
 
 class Node:
@@ -45,6 +48,7 @@ class Node:
         clock = clock or SystemClock()
         wheel = TimerWheel(clock)
         self.declared = Declared()
+        self.on_drain: list[DrainHook] = []
         node = secrets.token_hex(8)
         chosen = choose_broker(broker, broker_prefix, clock, wheel)
         self.board = Switchboard(chosen, wheel, ENCODERS, node)
@@ -84,22 +88,30 @@ class Node:
             return self.registry.of_user(user)
         raise UsageError("id=... or user=...: give one of the two")
 
-    async def drain(self, window: float, deadline: float | None = None) -> None:
+    async def drain(
+        self, window: float, deadline: float | None = None, *, delay: float = 0.0
+    ) -> None:
         """Refuse new handshakes and end every session with 1012, spread evenly over `window`.
 
         Args:
             window: seconds. Clients that were all told at once would all come back at once.
-            deadline: seconds after which what is left is cut; `None` waits for everybody's own
-                close timeout.
+            deadline: seconds from the first close on after which what is left is cut; `None` waits
+                for everybody's own close timeout.
+            delay: seconds before that, in which handshakes are refused and sessions go on.
 
         Cancellation: sessions already told still end.
         """
         runtime = self.runtime
-        runtime.draining = True
+        again, runtime.draining = runtime.draining, True
+        if delay:
+            over = asyncio.Event()
+            runtime.wheel.call_later(delay, over.set)
+            await over.wait()
+        if not again:
+            await self._tell_drain()
         leaving = self._connections()
         for number, connection in enumerate(leaving):
-            delay = window * number / len(leaving)
-            runtime.wheel.call_later(delay, connection.leave)
+            runtime.wheel.call_later(window * number / len(leaving), connection.leave)
         if deadline is None:
             await self.runtime.all_finished()
             return
@@ -109,6 +121,18 @@ class Node:
         except TimeoutError:
             self.abort()
             await self._finished_within(STOP_TIMEOUT)
+
+    async def _tell_drain(self) -> None:
+        if not self.on_drain:
+            return
+        task = asyncio.create_task(_run_in_turn(self.on_drain))
+        try:
+            # One that ignores its cancellation does not hold us either.
+            await asyncio.wait([task], timeout=DRAIN_HOOKS_TIMEOUT)
+        finally:
+            if not task.done():
+                logger.error("on_drain hooks were cut: not done after %g s", DRAIN_HOOKS_TIMEOUT)
+                task.cancel()
 
     def abort(self) -> None:
         """Cut every connection that has not finished, where the server lets us."""
@@ -141,3 +165,11 @@ class Node:
         except TimeoutError:
             return False
         return True
+
+
+async def _run_in_turn(hooks: list[DrainHook]) -> None:
+    for hook in hooks:
+        try:
+            await hook()
+        except Exception:
+            logger.exception("on_drain hook %r failed", hook)

@@ -26,6 +26,7 @@ class Settings(BaseSettings):
     Attributes:
         host: address to listen on.
         port: TCP port to listen on; 0 lets the system choose.
+        workers: processes that ``pongee serve`` starts.
         broker: where channels live: ``memory://``, ``redis://…`` or ``nats://…``.
         broker_prefix: begins the names of everything that is kept there, so that applications can
             share a server.
@@ -43,6 +44,7 @@ class Settings(BaseSettings):
         compression: whether permessage-deflate is agreed on with clients that offer it.
         max_connections: sessions of one process.
         drain_window: over which closes are spread at shutdown.
+        drain_delay: that ``/readyz`` says 503 before ``pongee serve`` stops listening.
     """
 
     model_config = SettingsConfigDict(
@@ -51,6 +53,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    workers: Annotated[int, Field(ge=1, le=1024)] = 1
     broker: SecretStr = SecretStr("memory://")
     broker_prefix: str = "pongee"
     jwt_secret: SecretStr | None = None
@@ -66,6 +69,7 @@ class Settings(BaseSettings):
     compression: bool = False
     max_connections: Annotated[int, Field(ge=1)] = 10_000
     drain_window: Annotated[float, Field(ge=0, le=3600)] = 1.0
+    drain_delay: Annotated[float, Field(ge=0, le=3600)] = 0.0
 
     @field_validator("static_tokens", "allowed_origins", "trusted_proxies", mode="before")
     @classmethod

@@ -94,13 +94,16 @@ async def test_health_stays_and_readiness_goes_while_draining() -> None:
     """A load balancer sends nobody here, and nobody kills what is leaving in order."""
     async with playground() as app:
         assert (await app.http("GET", "/healthz")).json() == {"status": "ok"}
-        assert (await app.http("GET", "/readyz")).json() == {"status": "ready"}
+        assert (await app.http("GET", "/readyz")).json() == {"status": "ready", "reasons": []}
         async with connect(app.ws("/ws/chat/1")) as client:
             await eventually(lambda: len(app.pongee.connections()) == 1)
             await app.pongee.drain(0)
             assert (await client.wait_closed()).code == 1012
         answer = await app.http("GET", "/readyz")
-        assert (answer.status_code, answer.json()) == (503, {"status": "draining"})
+        assert (answer.status_code, answer.json()) == (
+            503,
+            {"status": "draining", "reasons": ["draining"]},
+        )
         assert (await app.http("GET", "/healthz")).status_code == 200
         assert await app.status("/ws/chat/1") == 503
 

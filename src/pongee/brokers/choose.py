@@ -11,7 +11,16 @@ from pongee.brokers.memory import MemoryBroker
 from pongee.clock import Clock, TimerWheel
 from pongee.errors import ConfigurationError
 
-__all__ = ["check_address", "choose_broker", "is_shared", "without_password"]
+__all__ = [
+    "EMBEDDED",
+    "check_address",
+    "choose_broker",
+    "is_shared",
+    "without_password",
+]
+
+EMBEDDED = "nats://embedded"
+"""A NATS server that ``pongee serve`` starts for its own processes."""
 
 _REDIS = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "redis+sentinel")
 _NATS = ("nats", "tls")
@@ -63,6 +72,12 @@ def choose_broker(address: str, prefix: str, clock: Clock, wheel: TimerWheel) ->
         raise ConfigurationError(f"broker: {error}") from None
     if scheme == "memory":
         return MemoryBroker(clock, wheel)
+    if address == EMBEDDED:
+        raise ConfigurationError(
+            f"the broker {EMBEDDED} is started by `pongee serve APP`, which has to be told of it "
+            f"by --broker {EMBEDDED} or PONGEE_BROKER={EMBEDDED}; elsewhere give the address of a "
+            "NATS server, such as nats://localhost:4222"
+        )
     extra = "redis" if scheme in _REDIS else "nats"
     try:
         if extra == "redis":

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+import os
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from pongee import ConfigurationError, __version__
+from pongee.cli.job import Job, export
 from pongee.cli.serve import run_server
 from pongee.playground.page import make_token
 from pongee.settings import load_settings
@@ -45,10 +48,36 @@ def version(
 
 @app.command()
 def serve(
+    application: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[APP]",
+            help="What to serve, as module:attribute: a FastAPI application on which "
+            "pongee.install(app) was called. Without it, the playground.",
+            show_default=False,
+        ),
+    ] = None,
+    factory: Annotated[
+        bool, typer.Option("--factory", help="APP is a function that makes the application.")
+    ] = False,
+    app_dir: Annotated[
+        Path, typer.Option(help="Where APP is looked for first; the code that --reload watches.")
+    ] = Path(),
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Start again when the code changes; for development.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; more than one need a broker that they share.")
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="TCP port; 0 lets the system choose.")] = None,
     broker: Annotated[
-        str | None, typer.Option(help="Where channels live: memory://, redis://… or nats://….")
+        str | None,
+        typer.Option(
+            help="Where channels live: memory://, redis://…, nats://…, or nats://embedded, which "
+            "starts a NATS server for this run. An address with a password belongs into "
+            "PONGEE_BROKER."
+        ),
     ] = None,
     allowed_origins: Annotated[
         str | None, typer.Option(help="Origins beside the server's own, comma-separated.")
@@ -69,30 +98,42 @@ def serve(
     compression: Annotated[
         bool | None, typer.Option(help="Compress messages for clients that offer it.")
     ] = None,
-    max_connections: Annotated[int | None, typer.Option(help="Sessions at once.")] = None,
+    max_connections: Annotated[
+        int | None, typer.Option(help="Sessions of one process at once.")
+    ] = None,
     drain_window: Annotated[
         float | None, typer.Option(help="Seconds over which closes are spread at shutdown.")
     ] = None,
+    drain_delay: Annotated[
+        float | None, typer.Option(help="Seconds that /readyz says 503 before the port closes.")
+    ] = None,
 ) -> None:
-    """Serve the playground: five endpoints and the page.
+    """Serve an application, or the playground: five endpoints and the page.
 
     Secrets are taken from the environment only: PONGEE_JWT_SECRET, PONGEE_STATIC_TOKENS.
     """
-    settings = load_settings(
-        host=host,
-        port=port,
-        broker=broker,
-        allowed_origins=allowed_origins,
-        trusted_proxies=trusted_proxies,
-        heartbeat_interval=heartbeat_interval,
-        ping_interval=ping_interval,
-        ping_timeout=ping_timeout,
-        max_message_size=max_message_size,
-        compression=compression,
-        max_connections=max_connections,
-        drain_window=drain_window,
-    )
-    run_server(settings)
+    options: dict[str, Any] = {
+        "workers": workers,
+        "host": host,
+        "port": port,
+        "broker": broker,
+        "allowed_origins": allowed_origins,
+        "trusted_proxies": trusted_proxies,
+        "heartbeat_interval": heartbeat_interval,
+        "ping_interval": ping_interval,
+        "ping_timeout": ping_timeout,
+        "max_message_size": max_message_size,
+        "compression": compression,
+        "max_connections": max_connections,
+        "drain_window": drain_window,
+        "drain_delay": drain_delay,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = load_settings(**given)
+    if application is not None:
+        export(given)
+    directory = os.path.abspath(app_dir)
+    run_server(Job(settings, application, factory, directory, reload=reload))
 
 
 @app.command()

@@ -1,125 +1,109 @@
-"""``pongee serve``: uvicorn with our settings, and an end in order."""
+"""``pongee serve``: one process, several, or one that is started again with each change."""
 
 from __future__ import annotations
 
-import asyncio
-import copy
 import secrets
 import signal
-import socket
 import sys
-from typing import Any
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 
 import typer
-import uvicorn
-from fastapi import FastAPI
 from pydantic import SecretStr
-from uvicorn.config import LOGGING_CONFIG
 
-from pongee import ConfigurationError, Pongee, Settings, __version__
-from pongee.limits import AFTER_DRAIN
-from pongee.playground import create_app
+from pongee import ConfigurationError, Settings, __version__
+from pongee.brokers.choose import EMBEDDED
+from pongee.cli.job import Job, export, require_shared
+from pongee.cli.listener import EACH_ITS_OWN, bind, hold
+from pongee.cli.server import make_server, run_to_the_end
 
-__all__ = ["PongeeServer", "run_server"]
+__all__ = ["run_server"]
 
 
-def run_server(settings: Settings) -> None:
-    """Serve the playground until SIGINT or SIGTERM.
+def run_server(job: Job) -> None:
+    """Serve until SIGINT or SIGTERM.
 
     Raises:
-        ConfigurationError: the address cannot be had.
+        ConfigurationError: there is no such application, the address cannot be had, or what is
+            wanted does not go together.
     """
-    development = settings.jwt_secret is None
-    if development:
-        settings = settings.model_copy(update={"jwt_secret": SecretStr(secrets.token_hex(32))})
-    app = create_app(settings, development=development)
-    server = PongeeServer(_config(app, settings), app.state.pongee)
-    _end_quietly_by_signal(server)
-    with _listen(settings) as listener:
-        _announce(settings, listener.getsockname()[1], development)
-        server.run(sockets=[listener])
-    if not server.started:
-        sys.exit(3)
-
-
-class PongeeServer(uvicorn.Server):
-    """A uvicorn server that lets sessions leave in order before it closes their sockets."""
-
-    def __init__(self, config: uvicorn.Config, pongee: Pongee) -> None:
-        super().__init__(config)
-        self._pongee = pongee
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, drain, then shut down as uvicorn does.
-
-        A second signal while it drains cuts it short.
-        """
-        for server in self.servers:
-            server.close()
-        deadline = self._pongee.settings.drain_window + AFTER_DRAIN
-        drain = asyncio.ensure_future(self._pongee.drain(deadline=deadline))
-        while not drain.done() and not self.force_exit:
-            await asyncio.wait([drain], timeout=0.05)
-        if not drain.done():
-            drain.cancel()
-            await self._pongee.drain(0, deadline=0.1)
-            self.force_exit = False  # from here on it is quick, and the lifespan is to end too
-        await super().shutdown(sockets)
-
-
-def _end_quietly_by_signal(server: uvicorn.Server) -> None:
-    """Make an end by signal a success: uvicorn raises it again once it has shut down in order."""
-
-    def again(number: int, frame: object) -> None:
-        if not server.started:
-            raise KeyboardInterrupt
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, again)
-
-
-def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    log_config: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)
-    log_config["loggers"]["pongee"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
-    log_config["formatters"]["default"]["fmt"] = "%(levelprefix)s %(message)s"
-    return uvicorn.Config(
-        app,
-        log_config=log_config,
-        # Pongee resolves the client's address itself, with one setting for all its guards.
-        proxy_headers=False,
-        server_header=False,
-        http="pongee.wire.http:HeadProtocol",
-        ws="pongee.wire:WireProtocol",
-        ws_max_size=settings.max_message_size,
-        ws_ping_interval=settings.ping_interval,
-        ws_ping_timeout=settings.ping_timeout,
-        ws_per_message_deflate=settings.compression,
-        timeout_graceful_shutdown=1,
-        backlog=2048,
-    )
-
-
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
+    settings = job.settings
+    require_shared(settings, settings.workers)
+    if job.reload and settings.workers > 1:
         raise ConfigurationError(
-            f"PONGEE_HOST={settings.host!r}, PONGEE_PORT={settings.port}: {error.strerror}; give "
-            "another with --port or PORT=…"
-        ) from None
-    return listener
+            f"--reload with PONGEE_WORKERS={settings.workers}: one process is reloaded; leave one "
+            "of the two away"
+        )
+    if job.app is None and settings.jwt_secret is None:
+        made = settings.model_copy(update={"jwt_secret": SecretStr(secrets.token_hex(32))})
+        job = replace(job, settings=made, development=True)
+    # What was started is ended, also if the signal comes early.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with ExitStack() as started:
+        job = _with_broker(job, started)
+        if job.reload:
+            _reload(job)
+        elif settings.workers > 1:
+            _supervise(job)
+        else:
+            _alone(job, started.close)
 
 
-def _announce(settings: Settings, port: int, development: bool) -> None:
+def _with_broker(job: Job, started: ExitStack) -> Job:
+    """Start the broker's server, if it is to be ours."""
+    settings = job.settings
+    if settings.broker.get_secret_value() != EMBEDDED:
+        return job
+    from pongee.brokers.embedded import EmbeddedNats
+
+    server = EmbeddedNats()
+    started.callback(server.stop)
+    server.start()
+    export({"broker": server.address})
+    known = settings.model_copy(update={"broker": SecretStr(server.address)})
+    return replace(job, settings=known)
+
+
+def _alone(job: Job, last: Callable[[], None]) -> None:
+    server = make_server(job)
+    settings = job.settings
+    with bind(settings.host, settings.port, listening=True) as listener:
+        _announce(job, listener.getsockname()[1])
+        run_to_the_end(server, [listener], last)
+
+
+def _supervise(job: Job) -> None:
+    from pongee.cli.workers import Workers
+
+    settings = job.settings
+    with hold(settings) if EACH_ITS_OWN else bind(settings.host, settings.port) as holder:
+        port = holder.getsockname()[1]
+        known = replace(job, settings=settings.model_copy(update={"port": port}))
+        shared = [] if EACH_ITS_OWN else [holder]
+        workers = Workers(known, shared, lambda: _announce(known, port))
+        workers.run()
+    if workers.status:
+        sys.exit(workers.status)
+
+
+def _reload(job: Job) -> None:
+    from pongee.cli.reloading import make_reloader
+
+    # It stays open in this process, so that clients wait while the other is started again.
+    with bind(job.settings.host, job.settings.port, listening=True) as listener:
+        _announce(job, listener.getsockname()[1])
+        make_reloader(job, listener).run()
+
+
+def _announce(job: Job, port: int) -> None:
+    settings: Settings = job.settings
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"{'localhost' if host in ('0.0.0.0', '[::]') else host}:{port}"  # noqa: S104
-    lines = [f"Pongee {__version__}: open http://{address}/ in a browser. Ctrl-C stops it."]
-    if development:
+    what = "open" if job.app is None else f"{job.app} is at"
+    where = " in a browser" if job.app is None else ""
+    lines = [f"Pongee {__version__}: {what} http://{address}/{where}. Ctrl-C stops it."]
+    if job.development:
         assert settings.jwt_secret is not None  # noqa: S101 - made a moment ago
         lines += [
             "Development secret, made for this run (set PONGEE_JWT_SECRET for your own):",

@@ -73,15 +73,7 @@ def add_page(app: FastAPI, pongee: Pongee, *, development_secret: str | None) ->
         """Tell how a handshake would be refused, which a browser's script cannot see."""
         return await _probe(app, request, wanted)
 
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get("/readyz")
-    async def readyz() -> JSONResponse:
-        if pongee.draining:
-            return JSONResponse({"status": "draining"}, 503)
-        return JSONResponse({"status": "ready"})
+    app.include_router(pongee.health)
 
     if development_secret is not None:
         secret = development_secret
