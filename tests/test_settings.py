@@ -30,6 +30,7 @@ PARSED: list[tuple[str, str, Any]] = [
     ("broker", "memory://", SecretStr("memory://")),
     ("broker", "redis://:word@localhost", SecretStr("redis://:word@localhost")),
     ("broker_prefix", "shop-1", "shop-1"),
+    ("broker_buffer", "65536", 65536),
     ("jwt_secret", SECRET, SecretStr(SECRET)),
     ("api_key", "0123456789abcdef", SecretStr("0123456789abcdef")),
     (

@@ -12,9 +12,17 @@ from pongee.channels.encoding import Format
 from pongee.channels.options import ChannelOptions
 from pongee.channels.publication import ClientInfo, Position, Presence, Publication, encode_plain
 from pongee.clock import TimerWheel
-from pongee.limits import HELD_MESSAGES, LEAVE_DELAY, PRESENCE_REFRESH, PRESENCE_TTL
+from pongee.entries import Gap, Held
+from pongee.limits import (
+    HELD_MESSAGES,
+    LEAVE_DELAY,
+    PRESENCE_REFRESH,
+    PRESENCE_TTL,
+    REPAIR_PAUSE,
+    REPAIR_TRIES,
+)
 from pongee.links.base import Batch
-from pongee.switchboard import Gap, Held, Switchboard
+from pongee.switchboard import Switchboard
 from pongee.testing import ManualClock, eventually
 from tests.centrifuge.paced import PacedBroker
 
@@ -162,7 +170,89 @@ async def test_release_and_publications_in_one_turn() -> None:
     assert member.got == ["3", "4"]
 
 
-async def test_lost_publication_is_told_to_those_with_a_position() -> None:
+@pytest.mark.parametrize("lost", [1, 2, 5])
+async def test_lost_publications_are_brought_from_the_history(lost: int) -> None:
+    """In order, once, to everybody; what came meanwhile follows."""
+    at, positioned, plain = Board(), Member(), Member()
+    await at.join(positioned)
+    (await at.enter(plain, positioned=False)).release(None)
+    await at.publish(lost + 3)
+    at.broker.arrive()
+    for _ in range(lost):
+        at.broker.lose()
+    at.broker.paced = True
+    at.broker.arrive()
+    await eventually(lambda: at.broker.waiting, what="the history is read")
+    at.broker.arrive()
+    await at.publish()
+    at.broker.arrive()
+    at.broker.paced = False
+    for _ in range(2):
+        at.broker.go_on()
+    await at.quiet()
+    assert positioned.got == plain.got == _texts(1, lost + 4)
+    assert positioned.gaps == plain.gaps == 0
+
+
+async def test_last_publication_is_lost() -> None:
+    """A look at the position brings it, with or without those that follow; a quiet room only."""
+    at, member = Board(), Member()
+    await at.join(member)
+    await at.publish(2)
+    at.broker.lose()
+    at.broker.lose()
+    await at.quiet()
+    assert member.got == []
+    for _ in range(2):
+        at.board._check()
+    await at.quiet()
+    assert member.got == ["1", "2"]
+    log = list(at.broker.log)
+    await at.publish()
+    await at.quiet()
+    at.board._check()
+    await at.quiet()
+    assert at.broker.log == log, "a room that is not quiet was looked at"
+
+
+async def test_link_that_was_down_is_no_hole() -> None:
+    """What was published meanwhile is brought when it is up; whoever is present is so again."""
+    at, member = Board(), Member()
+    await at.board.start()
+    await at.join(member)
+    await at.board.attendance.appear(ROOM, ANN)
+    at.board.on_link(False)
+    await at.publish(3)
+    while at.broker.on_the_way:
+        at.broker.lose()
+    at.broker._rooms.clear()
+    at.board.on_link(True)
+    await at.quiet()
+    assert member.got == _texts(1, 3)
+    assert await at.broker.presence(ROOM) == {"1": ANN}
+
+
+async def test_history_that_cannot_be_read_is_tried_again_and_then_told() -> None:
+    """What was held comes all the same, and what follows."""
+    at, member = Board(), Member()
+    await at.join(member)
+    await at.publish(3)
+    at.broker.arrive()
+    at.broker.lose()
+    at.broker.failing = True
+    await at.quiet()
+    assert (member.got, member.gaps) == (["1"], 0)
+    for _ in range(REPAIR_TRIES):
+        at.clock.advance(REPAIR_PAUSE + 0.1)
+        await at.quiet()
+    assert (member.got, member.gaps) == (["1", "3"], 1)
+    at.broker.failing = False
+    await at.publish()
+    await at.quiet()
+    assert member.got == ["1", "3", "4"]
+
+
+async def test_lost_publication_that_nobody_keeps_is_told_to_those_with_a_position() -> None:
     """Once, before what follows; the others go on."""
     at, positioned, plain = Board(), Member(), Member()
     await at.join(positioned)
@@ -170,6 +260,7 @@ async def test_lost_publication_is_told_to_those_with_a_position() -> None:
     await at.publish(3)
     at.broker.arrive()
     at.broker.lose()
+    await at.broker.remove_history(ROOM)
     await at.quiet()
     assert positioned.gaps == 1
     assert plain.gaps == 0
@@ -177,13 +268,13 @@ async def test_lost_publication_is_told_to_those_with_a_position() -> None:
 
 
 async def test_first_publication_of_all_is_lost() -> None:
-    """The history that was read tells of the hole."""
+    """The history that was read tells of the hole, and fills it."""
     at, member = Board(), Member()
     await at.join(member)
     await at.publish(2)
     at.broker.lose()
     await at.quiet()
-    assert member.gaps == 1
+    assert (member.got, member.gaps) == (["1", "2"], 0)
 
 
 @pytest.mark.parametrize("lost", [1, 2])
@@ -196,6 +287,7 @@ async def test_publication_lost_amid_an_entry_is_a_gap(lost: int) -> None:
     await at.publish(3)
     at.broker.arrive(lost - 1)
     at.broker.lose()
+    await at.broker.remove_history(ROOM)
     await at.quiet()
     assert other.gaps == 1
     with pytest.raises(Gap):
@@ -239,7 +331,8 @@ async def test_publication_between_two_histories_is_lost() -> None:
     at.broker.lose()
     await at.publish()
     await at.quiet()
-    assert early.gaps == 1
+    assert (early.got, early.gaps) == (["1", "2"], 0)
+    assert (late.got, late.gaps) == (["2"], 0)
 
 
 async def test_what_was_under_way_for_members_of_before_proves_nothing() -> None:
@@ -330,6 +423,7 @@ async def test_gap_does_not_concern_whoever_enters_without_a_position() -> None:
     held = await at.enter(plain, positioned=False)
     await at.publish(2)
     at.broker.lose()
+    await at.broker.remove_history(ROOM)
     await at.quiet()
     assert [message.data for message in held.release(None)] == ["2"]
 
@@ -532,6 +626,7 @@ async def test_two_tabs_are_two_connections_of_one_user() -> None:
     at = Board()
     listener = await _listener(at)
     tabs = [await _enter_live(at, ANN), await _enter_live(at, ANN2)]
+    await at.quiet()
     assert await at.broker.presence_counts(ROOM) == (3, 2)
     at.board.leave_live(ROOM, tabs[0], SOCIAL, ANN, lost=True)
     at.clock.advance(LEAVE_DELAY + 0.1)

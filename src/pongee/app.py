@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from fastapi import APIRouter, FastAPI
@@ -19,6 +20,7 @@ from fastapi.routing import iter_route_contexts
 from fastapi.security.base import SecurityBase
 
 from pongee.app_channels import ChannelFace
+from pongee.brokers.choose import MakeBroker, choose_broker
 from pongee.clock import Clock
 from pongee.codes import may_be_sent
 from pongee.errors import ConfigurationError, Refused, UsageError
@@ -60,6 +62,8 @@ class Pongee(ChannelFace):
         limits: bounds of a session, for endpoints that set none of their own.
         caps: bounds of the process; by default the settings' ``max_connections``.
         clock: where time comes from; tests give `pongee.testing.ManualClock`.
+        broker: makes a broker of your own, given the clock and a timer wheel; by default the
+            settings say which.
 
     Attributes:
         settings: in force.
@@ -77,19 +81,21 @@ class Pongee(ChannelFace):
         limits: Limits | None = None,
         caps: Caps | None = None,
         clock: Clock | None = None,
+        broker: MakeBroker | None = None,
     ) -> None:
         self.settings = settings or load_settings()
         self.limits = limits or Limits(max_message_size=self.settings.max_message_size)
         self.router = APIRouter(lifespan=self.lifespan)
         self._origins = OriginPolicy(self.settings.allowed_origins)
+        address, prefix = self.settings.broker.get_secret_value(), self.settings.broker_prefix
         self._node = Node(
             caps=caps or Caps(max_connections=self.settings.max_connections),
             trusted=TrustedProxies(
                 self.settings.trusted_proxies, header=self.settings.forwarding_header
             ),
             ping_interval=self.settings.ping_interval,
-            broker=self.settings.broker.get_secret_value(),
-            broker_prefix=self.settings.broker_prefix,
+            broker=broker or partial(choose_broker, address, prefix),
+            buffer=self.settings.broker_buffer,
             clock=clock,
         )
         self.health = make_health(self._node)

@@ -15,7 +15,7 @@ from pongee.centrifuge.client import Client
 from pongee.centrifuge.endpoint import websocket_endpoint
 from pongee.centrifuge.http_streams import stream_routes
 from pongee.channels.names import check_channel
-from pongee.channels.options import ChannelOptions, Overflow
+from pongee.channels.options import ChannelOptions, Overflow, stream_of
 from pongee.channels.patterns import ChannelPattern
 from pongee.channels.publication import ClientInfo, Position, Publication, publication_of
 from pongee.errors import ConfigurationError, SessionClosed, UsageError
@@ -29,7 +29,6 @@ from pongee.handlers.table import ConnectionSpec
 from pongee.limits import ClientLimits
 from pongee.node import Node
 from pongee.settings import Settings
-from pongee.switchboard import stream_of
 
 __all__ = ["ChannelFace"]
 

@@ -17,11 +17,14 @@ __all__ = [
     "API_PARALLEL",
     "API_STEPS",
     "BATCH_BYTES",
+    "BROKER_BUFFER_WAIT",
     "BROKER_FIRST_WAIT",
     "BROKER_LONGEST_WAIT",
+    "BROKER_PATIENCE",
     "BROKER_PROBE",
     "BROKER_TIMEOUT",
     "DRAIN_HOOKS_TIMEOUT",
+    "ERRANDS_AT_ONCE",
     "FIRST_MESSAGE_SIZE",
     "FLUSH_BYTES",
     "FLUSH_REST",
@@ -41,17 +44,23 @@ __all__ = [
     "MESSAGES_PER_TURN",
     "MIN_SECRET_BYTES",
     "NAME_SIZE",
+    "NODE_INTERVAL",
+    "NODE_TTL",
     "ORIGIN_SIZE",
     "PENDING_BYTES",
     "PENDING_MESSAGES",
+    "POSITION_CHECK",
     "PRESENCE_REFRESH",
     "PRESENCE_TTL",
+    "REPAIR_PAUSE",
+    "REPAIR_TRIES",
     "REQUEST_GRACE",
     "RETRY_PAUSE",
     "SHORTEST_REST",
     "STATIC_TOKEN_SIZE",
     "STOP_TIMEOUT",
     "STUBBORN_TIMEOUT",
+    "SURVEY_TIMEOUT",
     "SWEEP_INTERVAL",
     "SWEEP_REST",
     "SWEEP_STEP",
@@ -189,6 +198,36 @@ BROKER_FIRST_WAIT = 0.1
 BROKER_LONGEST_WAIT = 2.0
 """Seconds between two tries at most. Each wait is a random part of it, the upper half, so that
 processes do not come back all at once."""
+
+BROKER_PATIENCE = 10.0
+"""Seconds the link may be down. Then members that were promised their position are sent away with
+3010, if there is another process that may reach the broker: nobody stays deaf."""
+
+BROKER_BUFFER_WAIT = 30.0
+"""Seconds a publication waits for the link to be up again, where a buffer is set. Then
+`BrokerUnavailable`."""
+
+ERRANDS_AT_ONCE = 64
+"""Steps owed to the broker by nobody who waits (presence, leaving) that are under way at once."""
+
+POSITION_CHECK = 25.0
+"""Seconds between two looks at the position of a channel that nothing was published to: brokers may
+lose a publication on the way, and the last one is missed by nobody."""
+
+REPAIR_PAUSE = 1.0
+"""Seconds between two tries to read what is missing of a channel."""
+
+REPAIR_TRIES = 3
+"""Tries while the link is up. Then the members are told that they missed something."""
+
+NODE_INTERVAL = 3.0
+"""Seconds between two announcements of a process to the others."""
+
+NODE_TTL = 10.0
+"""Seconds without an announcement after which a process counts as gone."""
+
+SURVEY_TIMEOUT = 1.0
+"""Seconds the other processes may take to answer. Who has not is left out, and logged."""
 
 PRESENCE_TTL = 60.0
 """Seconds an entry of presence lasts that is not renewed, because its process is gone."""

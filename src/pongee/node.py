@@ -7,7 +7,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 
-from pongee.brokers.choose import choose_broker
+from pongee.brokers.choose import MakeBroker
 from pongee.centrifuge.client import Client
 from pongee.centrifuge.service import ENCODERS, Service
 from pongee.clock import Clock, SystemClock, TimerWheel
@@ -41,8 +41,8 @@ class Node:
         caps: Caps,
         trusted: TrustedProxies,
         ping_interval: float,
-        broker: str = "memory://",
-        broker_prefix: str = "pongee",
+        broker: MakeBroker,
+        buffer: int = 0,
         clock: Clock | None = None,
     ) -> None:
         clock = clock or SystemClock()
@@ -50,8 +50,7 @@ class Node:
         self.declared = Declared()
         self.on_drain: list[DrainHook] = []
         node = secrets.token_hex(8)
-        chosen = choose_broker(broker, broker_prefix, clock, wheel)
-        self.board = Switchboard(chosen, wheel, ENCODERS, node)
+        self.board = Switchboard(broker(clock, wheel), wheel, ENCODERS, node, buffer)
         self.registry = Registry()
         self.telemetry = Telemetry(log_event)
         self.capacity = Capacity(caps)

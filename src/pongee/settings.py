@@ -30,6 +30,8 @@ class Settings(BaseSettings):
         broker: where channels live: ``memory://``, ``redis://…`` or ``nats://…``.
         broker_prefix: begins the names of everything that is kept there, so that applications can
             share a server.
+        broker_buffer: bytes of publications that may wait while the broker's link is broken; 0
+            fails them at once.
         jwt_secret: HS256 key for ``JWTBearer``; unset, ``pongee serve`` makes one for this run.
         api_key: what other programs show to use the server API; unset, there is none.
         static_tokens: tokens that ``/ws/secure`` of the playground takes, comma-separated.
@@ -56,6 +58,7 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
     broker: SecretStr = SecretStr("memory://")
     broker_prefix: str = "pongee"
+    broker_buffer: Annotated[int, Field(ge=0, le=1 << 30)] = 0
     jwt_secret: SecretStr | None = None
     api_key: SecretStr | None = None
     static_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = ()

@@ -2,8 +2,9 @@
 
 One switchboard per process; it is the broker's `Sink`. What the broker brings goes to the hub,
 which hands it to the members. Here it is checked for gaps, once for all members of a channel: they
-all get the same sequence, so that one position per channel is enough. After a gap every member that
-was promised to be told is told, and the others go on.
+all get the same sequence, so that one position per channel is enough. What did not come is read
+from the history (`pongee.repair`); where that is gone, every member that was promised to be told is
+told, and the others go on.
 
 A member that has to know its position enters in three steps, with the broker's answers in between:
 
@@ -22,117 +23,25 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from pongee.brokers.base import Broker, Page, Stream
+from pongee.attendance import Attendance
+from pongee.brokers.base import Broker, Page
 from pongee.brokers.errands import Errands
+from pongee.brokers.waiting import WaitingRoom
 from pongee.channels.encoding import Format
-from pongee.channels.options import PLAIN, ChannelOptions
+from pongee.channels.options import PLAIN, ChannelOptions, stream_of
 from pongee.channels.publication import ClientInfo, Position, Presence, Publication, encode_plain
 from pongee.clock import Timer, TimerWheel
-from pongee.hub import Hub, Subscriber
-from pongee.limits import HELD_MESSAGES, LEAVE_DELAY, PRESENCE_REFRESH, PRESENCE_TTL
-from pongee.links.base import Batch, Outgoing
+from pongee.entries import Entry, Held, Member
+from pongee.hub import Hub
+from pongee.limits import POSITION_CHECK
+from pongee.repair import Repair
 
-__all__ = ["Gap", "Held", "Member", "Switchboard", "stream_of"]
+__all__ = ["Switchboard"]
+
 
 Encode = Callable[[str, Any], str | bytes]
-
-_TOO_MUCH = -1  # in place of a number of breaks: more was published than is held
-
-
-class Gap(Exception):
-    """Something was lost between the history and what came live: the member has to start again."""
-
-
-class Member(Subscriber, Protocol):
-    """Who is subscribed."""
-
-    def on_gap(self, channel: str) -> None:
-        """Learn that a publication was lost; called only if it entered with a position."""
-
-
-class _Entry:
-    """What this process knows of one channel that it has members in."""
-
-    __slots__ = ("asked", "breaks", "listened", "members", "options", "position", "proven")
-
-    def __init__(self, options: ChannelOptions) -> None:
-        self.options = options
-        # Members, and whether each was promised to be told of gaps.
-        self.members: dict[Member, bool] = {}
-        # Of what was handed over last; until something was, of the oldest history that was read.
-        self.position: Position | None = None
-        self.proven = False  # whether something was
-        self.breaks = 0  # how often the sequence was broken
-        self.asked = False  # whether the broker was asked to hand the channel over
-        self.listened = False  # whether it does
-
-
-class Held:
-    """What is published to a member that is still subscribing."""
-
-    __slots__ = ("_board", "_breaks", "_channel", "_entry", "_member", "_messages")
-
-    def __init__(self, board: Switchboard, channel: str, entry: _Entry, member: Member) -> None:
-        self._board = board
-        self._channel = channel
-        self._entry = entry
-        self._member = member
-        self._breaks = entry.breaks
-        self._messages: list[Outgoing] = []
-
-    def take(self, batch: Batch) -> None:
-        """Hold a turn's publications."""
-        self._messages += batch.messages
-        if len(self._messages) > HELD_MESSAGES:
-            self._messages.clear()
-            self._breaks = _TOO_MUCH
-
-    def release(self, top: Position | None) -> list[Outgoing]:
-        """End holding; returns what came after `top`, in order.
-
-        Args:
-            top: the position up to which the member is told otherwise; `None` is no position.
-
-        Raises:
-            Gap: it does not follow on `top`; the member is still in the channel.
-        """
-        self._board.hub.redirect(self._channel, self._member)
-        if self._breaks == _TOO_MUCH:
-            raise Gap
-        if top is None:
-            return self._messages
-        entry, position = self._entry, self._entry.position
-        assert position is not None  # noqa: S101 - its history has been read
-        if self._breaks != entry.breaks or position.epoch != top.epoch:
-            raise Gap
-        rest = _after(top.offset, self._messages)
-        end = top.offset + sum(message.offset > 0 for message in rest)
-        if not entry.proven or position.offset < end:
-            self._wait_for(end)
-        elif position.offset > end:  # they rise by one, so one after the top is missing
-            raise Gap
-        return rest
-
-    def _wait_for(self, offset: int) -> None:
-        """Keep from the member what comes late: it has been told everything up to `offset`."""
-        hub, channel, member = self._board.hub, self._channel, self._member
-
-        def pass_on(batch: Batch) -> None:
-            news = _after(offset, batch.messages)
-            if news:
-                member.deliver(batch if len(news) == len(batch.messages) else Batch(news))
-            if any(message.offset > offset for message in news):
-                hub.redirect(channel, member)
-
-        hub.unsubscribe(channel, member)
-        hub.subscribe(channel, member, pass_on)
-
-
-def _after(offset: int, messages: list[Outgoing]) -> list[Outgoing]:
-    """Leave out what is up to `offset`; what has none, because it was not kept, stays."""
-    return [message for message in messages if not message.offset or message.offset > offset]
 
 
 class Switchboard:
@@ -143,6 +52,12 @@ class Switchboard:
         wheel: for leases and late farewells.
         encoders: write a publication or a `Presence` for the client protocol's formats.
         node: names this process.
+        buffer: bytes of publications that may wait for a broken link; 0 fails them at once.
+
+    Attributes:
+        attendance: who of this process is present.
+        on_link_changed: called at every change of the broker's link, with whether it is up.
+        take_control: called with what another node, or this one, has sent.
     """
 
     def __init__(
@@ -151,6 +66,7 @@ class Switchboard:
         wheel: TimerWheel,
         encoders: dict[Format, Encode] | None = None,
         node: str = "",
+        buffer: int = 0,
     ) -> None:
         self.broker = broker
         self.node = node or secrets.token_hex(8)
@@ -158,26 +74,40 @@ class Switchboard:
         self._arrivals = Hub(encode=self._encode)  # joins and leaves, for those who want them
         self._encoders = encoders or {}
         self._wheel = wheel
-        self._entries: dict[str, _Entry] = {}
-        self._present: dict[str, dict[str, ClientInfo]] = {}
-        self._departing: dict[tuple[str, str], dict[str, tuple[Timer, ClientInfo]]] = {}
+        self._entries: dict[str, Entry] = {}
         self._errands = Errands()
-        self._refresher: Timer | None = None
+        self.attendance = Attendance(broker, self._errands, wheel)
+        self._repair = Repair(
+            broker, self._errands, wheel, hand_over=self._hand_over, take=self.on_publication
+        )
+        self._waiting = WaitingRoom(buffer, wheel)
+        self._checker: Timer | None = None
         self._started = False
+        self.on_link_changed: Callable[[bool], None] = lambda up: None
+        self.take_control: Callable[[bytes], None] = lambda data: None
 
     async def start(self) -> None:
-        """Begin. Idempotent."""
+        """Begin. Idempotent.
+
+        Raises:
+            ConfigurationError: the broker can never be reached as it is configured.
+        """
         if not self._started:
             self._started = True
             await self.broker.start(self, self.node)
+            if not self.broker.reliable:
+                self._checker = self._wheel.call_later(POSITION_CHECK, self._check)
 
     async def stop(self) -> None:
         """Finish what is under way, and end the broker. Idempotent."""
         if self._started:
             self._started = False
+            if self._checker is not None:
+                self._checker.cancel()
+            self._waiting.close("the process ends")
             await self._errands.finish()
             await self.broker.stop()
-            self._refresher = None
+            self.attendance.stop()
 
     # Publishing
 
@@ -189,9 +119,14 @@ class Switchboard:
         *,
         idempotency_key: str | None = None,
     ) -> Position:
-        """Publish; see `Broker.publish`. ▲"""
+        """Publish; see `Broker.publish`. ▲
+
+        While the link is down it fails at once, or waits where there is a buffer.
+        """
         if not self._started:
             await self.start()
+        if self._waiting.size and not self.broker.health.up:
+            await self._waiting.enter(len(publication.data), self.broker.health.reason)
         return await self.broker.publish(
             channel,
             publication,
@@ -207,7 +142,7 @@ class Switchboard:
     ) -> Held:
         """Let `member` in; what is published is held until `Held.release`."""
         entry = self._enter(channel, member, options, positioned)
-        held = Held(self, channel, entry, member)
+        held = Held(self.hub, channel, entry, member)
         self.hub.subscribe(channel, member, held.take)
         return held
 
@@ -224,13 +159,13 @@ class Switchboard:
         try:
             await self.listen(channel)
             if options.presence:
-                await self.appear(channel, info)
+                await self.attendance.appear(channel, info)
         except BaseException:
             self.leave(channel, member)
-            self.disappear(channel, info)
+            self.attendance.disappear(channel, info)
             raise
         if options.join_leave:
-            self.tell_join(channel, info)
+            self.attendance.tell_join(channel, info)
 
     def leave_live(
         self,
@@ -244,16 +179,16 @@ class Switchboard:
         """Let a member go that came by `enter_live`."""
         self.leave(channel, member)
         if options.presence:
-            self.disappear(channel, info)
+            self.attendance.disappear(channel, info)
         if options.join_leave:
-            self.tell_leave(channel, info, lost=lost)
+            self.attendance.tell_leave(channel, info, lost=lost)
 
     def _enter(
         self, channel: str, member: Member, options: ChannelOptions, positioned: bool
-    ) -> _Entry:
+    ) -> Entry:
         entry = self._entries.get(channel)
         if entry is None:
-            entry = self._entries[channel] = _Entry(options)
+            entry = self._entries[channel] = Entry(options)
         entry.members[member] = positioned
         return entry
 
@@ -270,7 +205,7 @@ class Switchboard:
             entry.asked = True
             await self._errands.run((channel, ""), partial(self._listen, channel, entry))
 
-    async def _listen(self, channel: str, entry: _Entry) -> None:
+    async def _listen(self, channel: str, entry: Entry) -> None:
         if not entry.listened:
             await self.broker.subscribe(channel)
             entry.listened = True
@@ -298,7 +233,7 @@ class Switchboard:
             entry.position = top
         elif now.epoch != top.epoch:
             if now is before:  # nothing was published since the stream began anew
-                self._tell_gap(channel, entry)
+                entry.tell_gap(channel)
                 entry.position, entry.proven = top, False
         elif not entry.proven and top.offset < now.offset:
             entry.position = top
@@ -324,72 +259,8 @@ class Switchboard:
         entry = self._entries.get(channel)
         if entry is not None and not entry.members:  # nobody came meanwhile
             del self._entries[channel]
+            entry.listened = False
             await self.broker.unsubscribe(channel)
-
-    # Presence
-
-    async def appear(self, channel: str, info: ClientInfo) -> None:
-        """Enter `info` among those present; renewed until `disappear`.
-
-        Raises:
-            BrokerUnavailable: it may or may not be entered.
-        """
-        # Before the answer, and in turn: whoever leaves meanwhile, or left just now and is back,
-        # must be found as it is.
-        self._present.setdefault(channel, {})[info.client] = info
-        renew = partial(self.broker.add_presence, channel, info, PRESENCE_TTL)
-        await self._errands.run((channel, info.client), renew)
-        if self._refresher is None:
-            self._refresher = self._wheel.call_later(PRESENCE_REFRESH, self._renew)
-
-    def disappear(self, channel: str, info: ClientInfo) -> None:
-        """Strike `info` out, soon."""
-        here = self._present.get(channel)
-        if here is not None and here.pop(info.client, None) is not None:
-            if not here:
-                del self._present[channel]
-            strike = partial(self.broker.remove_presence, channel, info.client, info.user)
-            self._errands.add((channel, info.client), strike)
-
-    def tell_join(self, channel: str, info: ClientInfo) -> None:
-        """Tell the channel's members that `info` came."""
-        self._errands.add((channel, info.client), partial(self.broker.join, channel, info))
-
-    def tell_leave(self, channel: str, info: ClientInfo, *, lost: bool = False) -> None:
-        """Tell the channel's members that `info` left.
-
-        Args:
-            channel: its name.
-            info: who.
-            lost: the connection broke, and may be back in a moment. The farewell is told when the
-                user has come back, or after `LEAVE_DELAY`: users do not flicker.
-        """
-        if not lost or not info.user:
-            self._errands.add((channel, info.client), partial(self.broker.leave, channel, info))
-            return
-        timer = self._wheel.call_later(
-            LEAVE_DELAY, lambda: self._tell_late(channel, info.user, info.client)
-        )
-        departing = self._departing.setdefault((channel, info.user), {})
-        departing[info.client] = (timer, info)
-
-    def _tell_late(self, channel: str, user: str, client: str) -> None:
-        departing = self._departing.get((channel, user), {})
-        if client in departing:
-            timer, info = departing.pop(client)
-            timer.cancel()
-            self._errands.add((channel, info.client), partial(self.broker.leave, channel, info))
-        if not departing:
-            self._departing.pop((channel, user), None)
-
-    def _renew(self) -> None:
-        self._refresher = None
-        for channel, infos in self._present.items():
-            for info in infos.values():
-                renew = partial(self.broker.add_presence, channel, info, PRESENCE_TTL)
-                self._errands.add((channel, info.client), renew)
-        if self._present:
-            self._refresher = self._wheel.call_later(PRESENCE_REFRESH, self._renew)
 
     # What the broker tells (brokers.base.Sink)
 
@@ -399,17 +270,24 @@ class Switchboard:
         # What was under way for members of before says nothing of where the stream is.
         if entry is None or not entry.listened:
             return
+        offset, before = publication.offset, entry.position
+        if offset and before is not None:
+            if entry.waiting is not None:
+                self._repair.hold(channel, entry, publication)
+                return
+            if before.epoch != publication.epoch:
+                entry.tell_gap(channel)
+            elif offset <= before.offset and entry.proven:
+                return  # a late duplicate
+            elif offset > before.offset + 1:
+                self._repair.begin(channel, entry, publication)
+                return
+        self._hand_over(channel, entry, publication)
+
+    def _hand_over(self, channel: str, entry: Entry, publication: Publication) -> None:
         offset = publication.offset
         if offset:
-            before = entry.position
-            if before is not None and before.epoch == publication.epoch:
-                if offset <= before.offset and entry.proven:
-                    return  # a late duplicate
-                if offset > before.offset + 1:
-                    self._tell_gap(channel, entry)
-            elif before is not None:
-                self._tell_gap(channel, entry)
-            entry.position, entry.proven = publication.position, True
+            entry.position, entry.proven, entry.quiet = publication.position, True, False
         self.hub.publish(
             channel,
             publication,
@@ -418,36 +296,47 @@ class Switchboard:
             overflow=entry.options.overflow if entry.options is not PLAIN else None,
         )
 
-    def _tell_gap(self, channel: str, entry: _Entry) -> None:
-        entry.breaks += 1
-        for member, positioned in list(entry.members.items()):
-            if positioned:
-                member.on_gap(channel)
-
     def on_join(self, channel: str, info: ClientInfo) -> None:
         """Tell those who want to know; then say the farewells that waited for this user."""
         self._arrivals.publish(channel, Presence(info, left=False))
-        for client in tuple(self._departing.get((channel, info.user), ())):
-            if client != info.client:
-                self._tell_late(channel, info.user, client)
+        self.attendance.arrived(channel, info)
 
     def on_leave(self, channel: str, info: ClientInfo) -> None:
         """Tell those who want to know."""
         self._arrivals.publish(channel, Presence(info, left=True))
 
     def on_control(self, data: bytes) -> None:
-        """Nothing is sent yet."""
+        """Pass on what a node has sent."""
+        self.take_control(data)
 
     def on_link(self, up: bool) -> None:
-        """Nothing is done yet."""
+        """Once the link is up again, see what was missed, and be present again."""
+        if up:
+            self._waiting.open()
+            self.attendance.renew()
+            for channel, entry in self._entries.items():
+                self._repair.look(channel, entry)
+        self.on_link_changed(up)
+
+    def positioned(self) -> set[Member]:
+        """Members that were promised to be told of gaps."""
+        return {
+            member
+            for entry in self._entries.values()
+            for member, positioned in entry.members.items()
+            if positioned
+        }
+
+    def _check(self) -> None:
+        """Look at the positions of channels in which nothing came since the last look."""
+        self._checker = self._wheel.call_later(POSITION_CHECK, self._check)
+        if not self.broker.health.up:
+            return
+        for channel, entry in self._entries.items():
+            if entry.quiet and entry.waiting is None:
+                self._repair.look(channel, entry)
+            entry.quiet = True
 
     def _encode(self, channel: str, message: Any, form: Format) -> str | bytes:
         encode = self._encoders.get(form)
         return encode_plain(message, form) if encode is None else encode(channel, message)
-
-
-def stream_of(options: ChannelOptions) -> Stream | None:
-    """Return what a channel keeps, or `None`."""
-    if not options.history:
-        return None
-    return Stream(options.history, options.history_ttl, options.history_meta_ttl)

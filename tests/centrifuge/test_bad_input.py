@@ -86,7 +86,7 @@ class Served:
 
     def __init__(self) -> None:
         self.loop, self.clock = HandLoop(), ManualClock()
-        self.pongee = Pongee(clock=self.clock)
+        self.pongee = Pongee(clock=self.clock, broker=PacedBroker)
         self.pongee.connection(auth=public, limits=ClientLimits(max_subscriptions=2))
         self.pongee.channel(
             "chat:{room_id:int}",
@@ -106,10 +106,10 @@ class Served:
         async def echo(value: Any) -> Any:
             return value
 
-        runtime, board = self.pongee._node.runtime, self.pongee._node.board
-        self.broker = PacedBroker(self.clock, runtime.wheel)
+        board = self.pongee._node.board
+        assert isinstance(board.broker, PacedBroker)
+        self.broker = board.broker
         self.broker.slow = False
-        board.broker = self.broker
         self.loop.run_until_complete(board.start())
 
     def client(self, line: Line) -> Client:

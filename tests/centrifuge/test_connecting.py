@@ -24,7 +24,6 @@ from pongee import (
     public,
 )
 from pongee.testing import Server, connect, eventually, serve
-from tests.centrifuge.paced import PacedBroker
 from tests.centrifuge.test_frames import NOW, SECRET, Message, ask, push_of, reply_to, token
 from tests.centrifuge.test_frames import World as Furnished
 
@@ -256,8 +255,8 @@ async def test_channels_that_cannot_be_given(channels: list[str], expected: int)
 async def test_who_was_greeted_is_told_goodbye(fails: str) -> None:
     """Though something fails between on_connect and the reply: what it began can be ended."""
     world = World()
-    runtime = world.pongee._node.runtime
-    broker = world.pongee._node.board.broker = PacedBroker(runtime.clock, runtime.wheel)
+    broker = world.broker
+    broker.slow = True
     told: list[str] = []
 
     @world.connection.on_connect
@@ -282,7 +281,7 @@ async def test_who_was_greeted_is_told_goodbye(fails: str) -> None:
             broker.failing = False
             assert world.pongee.local_channels() == {}
             await peer.close()
-        await eventually(lambda: not runtime.unfinished, what="it is forgotten")
+        await eventually(lambda: not world.pongee._node.runtime.unfinished, what="it is forgotten")
         assert told == ["hello", "goodbye"]
         while broker.waiting:
             broker.go_on()

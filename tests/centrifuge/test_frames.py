@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from pongee import Client, ClientError, ClientLimits, CloseCause, JWTBearer, Pongee, Session, public
 from pongee.testing import Client as Peer
 from pongee.testing import ManualClock, RawPeer, Server, connect, eventually, serve
+from tests.centrifuge.paced import PacedBroker
 
 pytestmark = pytest.mark.anyio
 
@@ -49,7 +50,10 @@ class World:
 
     def __init__(self, ping_interval: float = 25.0, **limits: Any) -> None:
         self.clock = ManualClock(NOW)
-        self.pongee = Pongee(clock=self.clock)
+        self.pongee = Pongee(clock=self.clock, broker=PacedBroker)
+        assert isinstance(self.pongee._node.board.broker, PacedBroker)
+        self.broker = self.pongee._node.board.broker
+        self.broker.slow = False
         self.app = FastAPI()
         self.connection = self.pongee.connection(
             auth=JWTBearer(SECRET, require_exp=False, now=self.clock.time, leeway=0),

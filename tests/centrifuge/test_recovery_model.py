@@ -37,7 +37,7 @@ class World:
     def __init__(self) -> None:
         self.loop = HandLoop()
         self.clock = ManualClock()
-        self.pongee = Pongee(clock=self.clock)
+        self.pongee = Pongee(clock=self.clock, broker=PacedBroker)
         self.pongee.connection(
             auth=public,
             ping_interval=FOR_EVER,
@@ -49,8 +49,8 @@ class World:
         )
         self.service = self.pongee._node.service
         self.board = self.pongee._node.board
-        self.broker = PacedBroker(self.clock, self.pongee._node.runtime.wheel)
-        self.board.broker = self.broker
+        assert isinstance(self.board.broker, PacedBroker)
+        self.broker = self.board.broker
         self.loop.run_until_complete(self.board.start())
         self.published: dict[str, list[int]] = {}
         self.number = 0

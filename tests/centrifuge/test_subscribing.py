@@ -9,21 +9,11 @@ import pytest
 
 from pongee import Client, SessionClosed, public
 from pongee.testing import eventually
-from tests.centrifuge.paced import PacedBroker
 from tests.centrifuge.test_frames import Message, World, ask, push_of, reply_to, token
 
 pytestmark = pytest.mark.anyio
 
 CHAT = {"channel": "chat:1"}
-
-
-def paced(world: World) -> PacedBroker:
-    """Put a broker under `world` that is moved by hand."""
-    runtime, board = world.pongee._node.runtime, world.pongee._node.board
-    broker = PacedBroker(runtime.clock, runtime.wheel)
-    broker.slow = False
-    board.broker = broker
-    return broker
 
 
 def said(publications: list[dict[str, Any]]) -> list[tuple[int, str]]:
@@ -242,7 +232,7 @@ async def test_server_subscribes_and_unsubscribes() -> None:
 async def test_client_that_leaves_while_it_is_subscribed_is_not_counted() -> None:
     """Nor does the caller learn of it by a cancellation; asked for by hand, it is a closed one."""
     world = World()
-    broker = paced(world)
+    broker = world.broker
     clients: list[Client] = []
 
     @world.connection.on_connect
@@ -268,10 +258,10 @@ async def test_client_that_leaves_while_it_is_subscribed_is_not_counted() -> Non
         assert broker.subscribed == frozenset()
 
 
-async def test_lost_publication_makes_the_client_subscribe_again() -> None:
+async def test_publication_that_nobody_keeps_makes_the_client_subscribe_again() -> None:
     """With 2500, and it recovers; where the server subscribed it, the connection ends: 3010."""
     world = World()
-    broker = paced(world)
+    broker = world.broker
     async with (
         world.open() as server,
         world.peer(server, token()) as peer,
@@ -284,12 +274,13 @@ async def test_lost_publication_makes_the_client_subscribe_again() -> None:
             await world.room.publish(Message(text=text), room_id=1)
         broker.arrive()
         broker.lose()
+        await broker.remove_history("chat:1")
         broker.arrive()
         assert said([(await push_of(peer, "pub"))["pub"]]) == [(1, "a")]
         push = await push_of(peer, "unsubscribe")
         assert push["unsubscribe"] == {"code": 2500, "reason": "insufficient state"}
         asked = {**CHAT, "recover": True, "epoch": epoch, "offset": 1}
         result = (await ask(peer, 3, subscribe=asked))["subscribe"]
-        assert result["recovered"]
-        assert said(result["publications"]) == [(2, "b"), (3, "c")]
+        assert result["was_recovering"] and "recovered" not in result
+        assert result["offset"] == 3
         assert (await subscribed.wait_closed()).code == 3010

@@ -11,7 +11,6 @@ import pytest
 
 from pongee import Client, CloseCause
 from pongee.testing import HandshakeRefused, Server, connect, eventually
-from tests.centrifuge.paced import PacedBroker
 from tests.centrifuge.test_frames import Message, ask, reply_to, token
 from tests.centrifuge.test_frames import World as Furnished
 
@@ -29,10 +28,6 @@ class World(Furnished):
         super().__init__(**more)
         self.here: list[str] = []
         self.came = self.went = self.left = 0
-        runtime = self.pongee._node.runtime
-        self.broker = PacedBroker(runtime.clock, runtime.wheel)
-        self.broker.slow = False
-        self.pongee._node.board.broker = self.broker
 
         @self.connection.on_connect
         async def came(client: Client) -> None:
@@ -55,7 +50,7 @@ class World(Furnished):
         assert self.pongee.local_channels() == {}
         assert self.broker.subscribed == frozenset()
         assert await self.broker.presence("chat:1") == {}
-        assert not board._present
+        assert not board.attendance._present
         assert self.came == self.went
 
 

@@ -130,10 +130,12 @@ async def serving(
     *,
     key: str | None = KEY,
     clock: ManualClock | None = None,
+    broker: Any = None,
     change: Callable[[Pongee, FastAPI], None] = lambda pongee, app: None,
 ) -> AsyncIterator[Api]:
     """Serve an application with declared channels and one plain endpoint."""
-    pongee = Pongee(Settings(api_key=None if key is None else SecretStr(key)), clock=clock)
+    settings = Settings(api_key=None if key is None else SecretStr(key))
+    pongee = Pongee(settings, clock=clock, broker=broker)
     app = FastAPI()
 
     async def who(user: str = "") -> Identity:

@@ -160,12 +160,11 @@ async def test_client_that_leaves_while_it_is_subscribed_is_no_error() -> None:
     """The others of the user are subscribed, and the request is answered."""
     brokers: list[SlowBroker] = []
 
-    def slow(pongee: Pongee, app: FastAPI) -> None:
-        runtime = pongee._node.runtime
-        brokers.append(SlowBroker(runtime.clock, runtime.wheel))
-        pongee._node.board.broker = brokers[0]
+    def slow(*given: Any) -> SlowBroker:
+        brokers.append(SlowBroker(*given))
+        return brokers[0]
 
-    async with serving(change=slow) as api, api.client("ada") as first, api.client("ada") as second:
+    async with serving(broker=slow) as api, api.client("ada") as first, api.client("ada") as second:
         body = {"user": "ada", "channel": "chat:1"}
         request = asyncio.create_task(api.result("subscribe", body))
         async with asyncio.timeout(5):

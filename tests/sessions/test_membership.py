@@ -29,8 +29,7 @@ class AwayOnce(MemoryBroker):
 async def test_subscribe_that_failed_can_be_tried_again() -> None:
     """The session is not in the channel, and the next time it is."""
     clock = ManualClock()
-    pongee, app = Pongee(clock=clock), FastAPI()
-    pongee._node.board.broker = AwayOnce(clock)
+    pongee, app = Pongee(clock=clock, broker=AwayOnce), FastAPI()
     failed = asyncio.Event()
 
     @pongee.endpoint("/ws", auth=public)

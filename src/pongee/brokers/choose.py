@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from pydantic import SecretStr
 
@@ -13,6 +14,7 @@ from pongee.errors import ConfigurationError
 
 __all__ = [
     "EMBEDDED",
+    "MakeBroker",
     "check_address",
     "choose_broker",
     "is_shared",
@@ -21,6 +23,9 @@ __all__ = [
 
 EMBEDDED = "nats://embedded"
 """A NATS server that ``pongee serve`` starts for its own processes."""
+
+MakeBroker = Callable[[Clock, TimerWheel], Broker]
+"""Makes a broker on the application's time."""
 
 _REDIS = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "redis+sentinel")
 _NATS = ("nats", "tls")

@@ -42,11 +42,12 @@ from pongee.centrifuge.subscription import LIVE_ONLY, Subscription, Wish, enter
 from pongee.centrifuge.tokens import Grant
 from pongee.channels.encoding import to_json
 from pongee.channels.names import check_channel
+from pongee.channels.options import stream_of
 from pongee.channels.publication import Position, Publication
 from pongee.codes import CauseKind
+from pongee.entries import Gap
 from pongee.errors import InvalidToken, SessionClosed, UsageError
 from pongee.handlers.channel import Channel
-from pongee.switchboard import Gap, stream_of
 
 if TYPE_CHECKING:
     from pongee.centrifuge.client import Client

@@ -31,12 +31,12 @@ from pongee.centrifuge.tokens import (
     user_of,
 )
 from pongee.channels.encoding import to_json
+from pongee.entries import Gap
 from pongee.errors import InvalidToken, Refused
 from pongee.guards.policy import TokenPolicy, public
 from pongee.guards.verdict import ANONYMOUS, Identity
 from pongee.limits import NAME_SIZE
 from pongee.links.base import Outgoing
-from pongee.switchboard import Gap
 
 if TYPE_CHECKING:
     from pongee.centrifuge.client import Client

@@ -12,10 +12,10 @@ from pongee.centrifuge.messages import SubscribeRequest, SubscribeResult, publis
 from pongee.channels.publication import ClientInfo, Position
 from pongee.channels.recovery import Recovery, recover, recover_cache
 from pongee.clock import Timer
+from pongee.entries import Held
 from pongee.errors import SessionClosed
 from pongee.handlers.channel import Channel
 from pongee.links.base import Outgoing
-from pongee.switchboard import Held
 
 if TYPE_CHECKING:
     from pongee.centrifuge.client import Client
@@ -87,9 +87,9 @@ class Subscription:
         if self.expiry is not None:
             self.expiry.cancel()
         if options.presence:
-            board.disappear(name, self.info)
+            board.attendance.disappear(name, self.info)
         if self.told_join:
-            board.tell_leave(name, self.info, lost=lost)
+            board.attendance.tell_leave(name, self.info, lost=lost)
 
     async def tell_unsubscribed(self, client: Client) -> None:
         """Call the channel's ``on_unsubscribe``."""
@@ -152,7 +152,7 @@ class Entering:
             if self._wish.join_leave:
                 board.hear_arrivals(self._name, self._client)
             self._sub.told_join = True
-            board.tell_join(self._name, self._sub.info)
+            board.attendance.tell_join(self._name, self._sub.info)
 
 
 async def enter(client: Client, name: str, sub: Subscription, wish: Wish) -> Entering:
@@ -178,7 +178,7 @@ async def enter(client: Client, name: str, sub: Subscription, wish: Wish) -> Ent
         else:
             await board.listen(name)
         if options.presence:
-            await board.appear(name, sub.info)
+            await board.attendance.appear(name, sub.info)
         if client.cause is not None:
             raise SessionClosed(client.cause)  # meanwhile
     except BaseException:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["PLAIN", "ChannelOptions", "Overflow"]
+from pongee.channels.stream import Stream
+
+__all__ = ["PLAIN", "ChannelOptions", "Overflow", "stream_of"]
 
 Overflow = Literal["disconnect", "drop_oldest", "latest_per_key"]
 """What happens when a client reads too slowly and its outbox is full.
@@ -49,3 +51,10 @@ class ChannelOptions:
 
 PLAIN = ChannelOptions()
 """A channel nobody declared: live delivery, and nothing else."""
+
+
+def stream_of(options: ChannelOptions) -> Stream | None:
+    """Return what a channel keeps, or `None`."""
+    if not options.history:
+        return None
+    return Stream(options.history, options.history_ttl, options.history_meta_ttl)

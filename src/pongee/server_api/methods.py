@@ -28,7 +28,7 @@ from pongee.centrifuge.messages import (
     wire_info,
 )
 from pongee.channels.names import check_channel
-from pongee.channels.options import PLAIN, ChannelOptions
+from pongee.channels.options import PLAIN, ChannelOptions, stream_of
 from pongee.channels.publication import Position, Publication, publication_of
 from pongee.errors import ClientError, SessionClosed, UsageError
 from pongee.handlers.channel import Channel
@@ -37,7 +37,6 @@ from pongee.limits import API_STEPS, MAX_CHANNEL_LENGTH, MESSAGES_PER_TURN
 from pongee.node import Node
 from pongee.registry import Connected
 from pongee.server_api import requests
-from pongee.switchboard import stream_of
 
 __all__ = ["METHODS", "Api", "Method", "told"]
 
