@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: run test tools check bench conformance format clean
+.PHONY: run test tools check bench faults conformance format clean
 
 run: $(VENV)/.runtime
 	@exec $(BIN)/pongee serve --port $(PORT)
@@ -23,6 +23,9 @@ check: $(VENV)/.development
 bench: $(VENV)/.development
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.stalled
+
+faults: $(VENV)/.development
+	$(BIN)/python -m tests.faults
 
 conformance: $(VENV)/.development
 	$(BIN)/python -m tests.conformance.autobahn --compare

@@ -1,0 +1,1 @@
+"""Faults on purpose, and a ledger of what arrived all the same: ``python -m tests.faults``."""
