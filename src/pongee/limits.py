@@ -44,6 +44,13 @@ __all__ = [
     "MESSAGES_PER_TURN",
     "MIN_SECRET_BYTES",
     "NAME_SIZE",
+    "NATS_BATCH",
+    "NATS_BATCH_BYTES",
+    "NATS_LANES",
+    "NATS_PAGE",
+    "NATS_PAGE_BYTES",
+    "NATS_UNUSED",
+    "NATS_UNWRITTEN",
     "NODE_INTERVAL",
     "NODE_TTL",
     "ORIGIN_SIZE",
@@ -228,6 +235,28 @@ NODE_TTL = 10.0
 
 SURVEY_TIMEOUT = 1.0
 """Seconds the other processes may take to answer. Who has not is left out, and logged."""
+
+NATS_BATCH = 100
+"""Publications of one channel that are stored at NATS in one step. More: a later step."""
+
+NATS_BATCH_BYTES = 512 * KIB
+"""Bytes of them. More: a later step."""
+
+NATS_LANES = 10_000
+"""Channels of which a process remembers where their streams at NATS stand. More: the one that was
+used least lately is asked for anew, one round trip, when something is published there."""
+
+NATS_PAGE = 500
+"""Messages asked of NATS at once."""
+
+NATS_PAGE_BYTES = 1 * MIB
+"""Bytes asked of NATS at once, roughly."""
+
+NATS_UNUSED = 300.0
+"""Seconds that NATS remembers a channel at least that was only looked at."""
+
+NATS_UNWRITTEN = 8 * MIB
+"""Bytes that wait to be written to NATS. More: what is asked next waits, `BROKER_TIMEOUT` at most."""
 
 PRESENCE_TTL = 60.0
 """Seconds an entry of presence lasts that is not renewed, because its process is gone."""

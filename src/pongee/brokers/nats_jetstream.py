@@ -1,0 +1,342 @@
+"""What is asked of a NATS server: requests, what they may cost in time, and what can go wrong.
+
+JetStream's two streams are made here. Both hold one subject for each thing that is kept, and let
+go of it at a time of its own (`Nats-TTL`), so that neither has a limit that depends on a channel:
+
+* the log keeps publications, positions and idempotency keys. Whatever is stored under ``….d.…`` is
+  repeated by the server itself where subscribers listen: only what was stored is delivered, in the
+  order in which it was stored, and a process that dies in between takes nothing with it.
+* the state keeps the last message of each subject: who is there, and notes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import msgspec
+from nats.errors import Error
+
+from pongee.brokers.link import Link
+from pongee.brokers.nats_messages import header, seconds
+from pongee.brokers.nats_names import Names
+from pongee.brokers.nats_wire import NO_HEADERS, Reply, Wire
+from pongee.errors import BrokerUnavailable, ConfigurationError
+from pongee.limits import BROKER_TIMEOUT, NATS_UNWRITTEN
+
+__all__ = ["OLDEST", "Deadline", "Server", "ServerError", "Stored", "streams"]
+
+OLDEST = (2, 12)
+"""The oldest server that will do: it stores several messages at once or none."""
+
+_WRONG_SEQUENCE = (10071, 10164)
+_NO_STREAM = 10059
+_BATCH_LOST = (10176, 10210)
+"""Codes of JetStream. The last two: too many batches are under way."""
+
+
+class ServerError(Exception):
+    """The server said no.
+
+    Args:
+        code: JetStream's; 0 where there is none.
+        text: for people.
+    """
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+    @property
+    def is_conflict(self) -> bool:
+        """Whether somebody else was faster."""
+        return self.code in _WRONG_SEQUENCE
+
+    @property
+    def may_be_tried_again(self) -> bool:
+        """Whether nothing was stored and the same may work now."""
+        return self.code in _BATCH_LOST
+
+
+class Stored(NamedTuple):
+    """A message that the server keeps."""
+
+    sequence: int
+    at: float
+    data: bytes
+    headers: bytes
+
+
+class _Problem(msgspec.Struct):
+    err_code: int = 0
+    description: str = ""
+
+
+class _Ack(msgspec.Struct):
+    seq: int = 0
+    error: _Problem | None = None
+
+
+_decode_ack = msgspec.json.Decoder(_Ack).decode
+
+
+class Deadline:
+    """Ends a step after `BROKER_TIMEOUT`, and says `BrokerUnavailable` to all that goes wrong."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._timeout = asyncio.timeout(BROKER_TIMEOUT)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise BrokerUnavailable(
+                f"{self._name}: no answer within {BROKER_TIMEOUT:g} s"
+            ) from None
+        if isinstance(error, ServerError | OSError | Error):
+            raise BrokerUnavailable(f"{self._name}: {error}") from error
+
+
+class Server:
+    """The server at the other end of the link, whichever connection that is just now.
+
+    Args:
+        name: for people, without secrets.
+        names: what everything is called there.
+    """
+
+    def __init__(self, name: str, names: Names) -> None:
+        self.name = name
+        self.names = names
+        self.link: Link | None = None
+        self.wire: Wire | None = None
+        self._ahead = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        """Tell the server's time in seconds since 1970, as far as it is known."""
+        return time.monotonic() + self._ahead
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the link is up."""
+        return self.link is not None and self.link.health.up
+
+    def deadline(self) -> Deadline:
+        """Begin a step: raises at once if the link is down."""
+        if self.link is None:
+            raise BrokerUnavailable(f"{self.name}: not started")
+        self.link.check()
+        return Deadline(self.name)
+
+    def connection(self) -> Wire:
+        """Return the connection."""
+        if self.wire is None:
+            raise BrokerUnavailable(f"{self.name}: not connected")
+        return self.wire
+
+    async def room(self) -> None:
+        """Wait while too much is unwritten, because the server does not read."""
+        # Rare, and nats-py tells nobody when it has written.
+        while self.connection().pending_data_size > NATS_UNWRITTEN:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+    async def store(self, subject: str, data: bytes, headers: bytes) -> int:
+        """Store a message; returns its sequence. ▲
+
+        Raises:
+            ServerError: it was refused.
+        """
+        await self.room()
+        return self._stored(await self.connection().ask(subject, data, headers))
+
+    async def store_all(self, messages: list[tuple[str, bytes, bytes]], batch: bytes) -> int:
+        """Store several messages, or none of them; returns the last one's sequence. ▲
+
+        Args:
+            messages: a subject, data and header lines each.
+            batch: names them, and no others.
+        """
+        await self.room()
+        wire, last = self.connection(), len(messages)
+        for number, (subject, data, headers) in enumerate(messages, 1):
+            # What is sent in one go, without waiting, cannot be left unfinished by a cancellation.
+            lines = b"Nats-Batch-Id: %s\r\nNats-Batch-Sequence: %d\r\n" % (batch, number)
+            if number < last:
+                wire.pub(subject, data, headers[:-2] + lines + b"\r\n")
+        lines += b"Nats-Batch-Commit: 1\r\n\r\n"
+        return self._stored(await wire.ask(subject, data, headers[:-2] + lines))
+
+    def _stored(self, reply: Reply) -> int:
+        if reply.status:
+            self._gone(reply)
+        ack = _decode_ack(reply.data)
+        if ack.error is not None:
+            raise ServerError(ack.error.err_code, ack.error.description)
+        return ack.seq
+
+    def _gone(self, reply: Reply) -> None:
+        """Nobody stores: JetStream ended or somebody deleted the stream, which is made anew."""
+        if reply.status == b"503" and self.link is not None:
+            self.link.broke(f"{self.name}: JetStream does not answer")
+        raise ServerError(0, f"JetStream said {reply.why}")
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        """Get the last message of `subject`, if there is one. ▲"""
+        await self.room()
+        reply = await self.connection().ask(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
+        if reply.status == b"404":
+            return None
+        if reply.status:
+            self._gone(reply)
+        return _stored(reply)
+
+    async def some(
+        self, stream: str, subject: str, first: int, count: int, size: int
+    ) -> tuple[list[Stored], bool]:
+        """Get messages of `subject` in their order.
+
+        Args:
+            stream: that holds them.
+            subject: may have a wildcard.
+            first: the lowest sequence.
+            count: at most.
+            size: bytes, roughly at most.
+
+        Returns:
+            The messages, and whether there are more.
+        """
+        await self.room()
+        question = {"seq": first, "next_by_subj": subject, "batch": count, "max_bytes": size}
+        replies = await self.connection().ask_many(
+            f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(question)
+        )
+        end = replies.pop()
+        if end.status == b"404":
+            return [], False
+        if end.status != b"204":
+            self._gone(end)
+        more = header(end.headers, b"Nats-Num-Pending") not in (None, b"0")
+        return [_stored(reply) for reply in replies], more
+
+    def forget(self, subject: str, **which: int) -> None:
+        """Have messages of `subject` removed some time; only to save space.
+
+        Args:
+            subject: of the log.
+            which: ``seq``, the first that stays, or ``keep``, how many stay.
+        """
+        wire = self.connection()
+        question = msgspec.json.encode({"filter": subject, **which})
+        wire.pub(f"$JS.API.STREAM.PURGE.{self.names.log}", question, reply=b"_INBOX.nobody")
+
+    async def api(self, method: str, question: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Call JetStream's API.
+
+        Raises:
+            ServerError: it said no.
+            ConfigurationError: it is not there.
+        """
+        body = b"" if question is None else msgspec.json.encode(question)
+        reply = await self.connection().ask(f"$JS.API.{method}", body, NO_HEADERS)
+        if reply.status:
+            raise ConfigurationError(
+                f"broker: the server {self.name} keeps nothing: start it with JetStream "
+                "(nats-server -js, or jetstream {} in its configuration)"
+            )
+        answer: dict[str, Any] = msgspec.json.decode(reply.data)
+        if "error" in answer:
+            problem = answer["error"]
+            raise ServerError(problem.get("err_code", 0), problem.get("description", "?"))
+        return answer
+
+    async def learn_time(self, stream: str) -> dict[str, Any]:
+        """Ask for a stream, which also tells the server's time."""
+        before = time.monotonic()
+        info = await self.api(f"STREAM.INFO.{stream}")
+        told = seconds(info.get("ts", ""))
+        if told:
+            self._ahead = told - (before + time.monotonic()) / 2
+        return info
+
+    async def make_streams(self) -> None:
+        """See that both streams are there.
+
+        Raises:
+            ConfigurationError: there are others of that name.
+        """
+        for config in streams(self.names):
+            name = config["name"]
+            try:
+                info = await self.learn_time(name)
+            except ServerError as error:
+                if error.code != _NO_STREAM:
+                    raise
+                await self.api(f"STREAM.CREATE.{name}", config)
+                info = await self.learn_time(name)
+            have = info["config"]
+            for setting in _NEEDED & config.keys():
+                if have.get(setting) != config[setting]:
+                    raise ConfigurationError(
+                        f"broker: the JetStream stream {name} on {self.name} is not Pongee's own "
+                        f"({setting} differs): delete it there, or choose another broker_prefix"
+                    )
+
+
+_NEEDED = {
+    "subjects",
+    "max_msgs_per_subject",
+    "allow_direct",
+    "allow_msg_ttl",
+    "allow_atomic",
+    "republish",
+}
+
+
+def streams(names: Names) -> list[dict[str, Any]]:
+    """Describe the two streams as JetStream's API wants it."""
+    common = {
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",  # a stream that an operator bounds refuses, and forgets nothing
+        "num_replicas": 1,
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "allow_direct": True,
+        "allow_msg_ttl": True,
+    }
+    p = names.prefix
+    log = common | {
+        "name": names.log,
+        "subjects": [f"{p}.s.>"],
+        "max_msgs_per_subject": -1,
+        "allow_atomic": True,
+        "republish": {"src": f"{p}.s.*.d.*", "dest": f"{p}.c.{{{{wildcard(1)}}}}"},
+    }
+    state = common | {
+        "name": names.state,
+        "subjects": [f"{p}.h.>", f"{p}.n.>"],
+        "max_msgs_per_subject": 1,
+    }
+    return [log, state]
+
+
+def _stored(reply: Reply) -> Stored:
+    headers = reply.headers
+    return Stored(
+        int(header(headers, b"Nats-Sequence") or 0),
+        seconds((header(headers, b"Nats-Time-Stamp") or b"").decode()),
+        reply.data,
+        headers,
+    )

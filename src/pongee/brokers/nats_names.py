@@ -1,0 +1,135 @@
+"""Addresses of NATS servers, and what everything is called there. ◇
+
+A channel's name becomes one token of a subject: letters and digits of ASCII, ``-`` and ``_`` stay,
+every other byte of its UTF-8 becomes ``=`` and two hexadecimal digits. No two names share a token.
+A token that would be longer than `TOKEN` is ``=h`` and the name's SHA-256 instead, which no other
+token begins with.
+
+    <prefix>.c.<channel>             what subscribers of a channel get
+    <prefix>.s.<channel>.d.p         publications of its stream; the server repeats them on ….c.…
+    <prefix>.s.<channel>.d.<key>     those with a key in a channel without a stream; repeated too
+    <prefix>.s.<channel>.q.<key>     which position a key has got; not repeated
+    <prefix>.h.<channel>.<client>    who is there
+    <prefix>.n.<name>                notes
+    <prefix>.control, .node.<node>   to all nodes, to one
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b, sha256
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from pongee.errors import ConfigurationError
+
+__all__ = ["Address", "Names", "parse_address", "token"]
+
+TOKEN = 180
+"""Characters of a token at most, so that subjects fit a server's line of 4096 bytes many times."""
+
+_KEPT = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+_WRITTEN = [chr(byte) if byte in _KEPT else f"={byte:02X}" for byte in range(256)]
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
+
+
+class Address(NamedTuple):
+    """Where servers are, and how to be let in.
+
+    Attributes:
+        name: for people, without secrets.
+        servers: one address each, without secrets.
+        user: or `None`.
+        password: or `None`.
+        token: or `None`.
+    """
+
+    name: str
+    servers: list[str]
+    user: str | None
+    password: str | None
+    token: str | None
+
+    def __repr__(self) -> str:
+        """Show no secret."""
+        return f"Address({self.name})"
+
+
+class Names:
+    """What everything of one application is called.
+
+    Args:
+        prefix: begins every name.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        prefix = token(prefix)
+        self.prefix = prefix
+        self.log = prefix
+        self.state = f"{prefix}-state"
+        self.control = f"{prefix}.control"
+
+    def delivery(self, channel: str) -> str:
+        """Name the subject that subscribers of `channel` listen to."""
+        return f"{self.prefix}.c.{token(channel)}"
+
+    def publications(self, channel: str) -> str:
+        """Name the subject of its stream."""
+        return f"{self.prefix}.s.{token(channel)}.d.p"
+
+    def key(self, channel: str, key: str, *, alone: bool) -> str:
+        """Name the subject of an idempotency key; `alone` in a channel without a stream."""
+        digest = blake2b(key.encode(), digest_size=16).hexdigest()
+        return f"{self.prefix}.s.{token(channel)}.{'d' if alone else 'q'}.{digest}"
+
+    def present(self, channel: str, client: str | None = None) -> str:
+        """Name the subject of a client's entry, or of all entries."""
+        return f"{self.prefix}.h.{token(channel)}.{'*' if client is None else token(client)}"
+
+    def note(self, name: str) -> str:
+        """Name the subject of a note."""
+        return f"{self.prefix}.n.{token(name)}"
+
+    def node(self, node: str) -> str:
+        """Name the subject of a node."""
+        return f"{self.prefix}.node.{token(node)}"
+
+
+def token(name: str) -> str:
+    """Write `name` as one token of a subject. ▲"""
+    if not name:
+        return "=e"
+    encoded = name.encode("utf-8", "surrogatepass")
+    written = "".join([_WRITTEN[byte] for byte in encoded])
+    return written if len(written) <= TOKEN else f"=h{sha256(encoded).hexdigest()}"
+
+
+def parse_address(address: str) -> Address:
+    """Take ``nats://[user:password@|token@]host[:port][,host[:port]…]`` apart.
+
+    Raises:
+        ConfigurationError: it is none; tells no secret.
+    """
+    scheme, _, rest = address.partition("://")
+    login, found, hosts = rest.rpartition("@")
+    hosts = hosts.removesuffix("/")
+    servers = []
+    for host in hosts.split(","):
+        match = _HOST.fullmatch(host)
+        port = int(match[2] or 4222) if match else 0
+        if scheme not in ("nats", "tls") or not match or not 0 < port < 65536:
+            raise ConfigurationError(
+                f"broker: {scheme}://{'…@' if found else ''}{hosts} is no address of a NATS "
+                "server; allowed: nats://host:4222, nats://user:password@host:4222, "
+                "nats://token@host1:4222,host2:4222 (and tls://); special characters in a "
+                "password are written as %XX"
+            )
+        servers.append(f"{scheme}://{match[1]}:{port}")
+    name = f"{scheme}://{hosts}"
+    user, colon, password = login.partition(":")
+    if not found:
+        return Address(name, servers, None, None, None)
+    if not colon:
+        return Address(name, servers, None, None, unquote(user))
+    return Address(name, servers, unquote(user), unquote(password), None)
