@@ -24,6 +24,8 @@ __all__ = [
     "BROKER_PROBE",
     "BROKER_TIMEOUT",
     "DRAIN_HOOKS_TIMEOUT",
+    "EMBEDDED_START",
+    "EMBEDDED_STOP",
     "ERRANDS_AT_ONCE",
     "FIRST_MESSAGE_SIZE",
     "FLUSH_BYTES",
@@ -33,6 +35,7 @@ __all__ = [
     "HELD_MESSAGES",
     "HOOK_TIMEOUT",
     "IDEMPOTENCY_KEYS",
+    "LAYOUT_AGE",
     "LEAVE_DELAY",
     "LEFT_BEHIND",
     "LOGGED_PATH",
@@ -236,6 +239,12 @@ NODE_TTL = 10.0
 SURVEY_TIMEOUT = 1.0
 """Seconds the other processes may take to answer. Who has not is left out, and logged."""
 
+EMBEDDED_START = 10.0
+"""Seconds an embedded NATS server may take until it answers."""
+
+EMBEDDED_STOP = 5.0
+"""Seconds it may take to end. Then it is killed."""
+
 NATS_BATCH = 100
 """Publications of one channel that are stored at NATS in one step. More: a later step."""
 
@@ -256,7 +265,10 @@ NATS_UNUSED = 300.0
 """Seconds that NATS remembers a channel at least that was only looked at."""
 
 NATS_UNWRITTEN = 8 * MIB
-"""Bytes that wait to be written to NATS. More: what is asked next waits, `BROKER_TIMEOUT` at most."""
+"""Bytes that wait to be written to NATS. More: what is asked next waits, within its deadline."""
+
+LAYOUT_AGE = 30.0
+"""Seconds a `Publisher` goes by what it has read of the declared channels."""
 
 PRESENCE_TTL = 60.0
 """Seconds an entry of presence lasts that is not renewed, because its process is gone."""
