@@ -179,13 +179,17 @@ class World:
         await asyncio.sleep(0.5)  # whatever comes twice has come now
         return took
 
-    async def judge(self, *, within: float = QUIET_WITHIN, told: bool | None = None) -> Report:
-        """Wait for quiet, and check the ledger.
+    async def judge(
+        self, *, within: float = QUIET_WITHIN, told: bool | None = None, lead: float = 3.0
+    ) -> Report:
+        """Go on for a while, wait for quiet, and check the ledger.
 
         Args:
             within: seconds.
             told: whether words that something is lost are expected; `None` does not matter.
+            lead: seconds that publishing goes on before that.
         """
+        await asyncio.sleep(lead)
         await self.quiet(within)
         report = self.ledger.report()
         outcome = self.outcome
