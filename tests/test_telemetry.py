@@ -11,6 +11,7 @@ import pytest
 import pongee.telemetry
 from pongee.codes import CauseKind, CloseCause
 from pongee.telemetry import (
+    BrokerLink,
     Event,
     HandlerCrashed,
     HandshakeRefused,
@@ -70,6 +71,12 @@ EVENTS: list[tuple[Event, int, str]] = [
         TransportAborted("s1", "/ws", "outbox full", possible=False),
         logging.INFO,
         "/ws cut: outbox full; session s1 (this server cannot abort: the socket lingers)",
+    ),
+    (BrokerLink(up=True, reason=""), logging.INFO, "the link to the broker is up"),
+    (
+        BrokerLink(up=False, reason="redis: gone"),
+        logging.WARNING,
+        "the link to the broker is down: redis: gone",
     ),
 ]
 

@@ -31,6 +31,7 @@ from pongee.guards.token import (
 from pongee.guards.verdict import Identity
 from pongee.handlers.channel import Channel
 from pongee.limits import Caps, ClientLimits, Limits
+from pongee.publisher import Publisher
 from pongee.registry import ConnectionInfo
 from pongee.sessions.options import Heartbeat
 from pongee.sessions.session import Session
@@ -65,6 +66,7 @@ __all__ = [
     "Pongee",
     "PongeeError",
     "Position",
+    "Publisher",
     "QueryToken",
     "Refused",
     "Session",

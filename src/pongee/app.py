@@ -22,8 +22,7 @@ from fastapi.security.base import SecurityBase
 from pongee.app_channels import ChannelFace
 from pongee.brokers.choose import MakeBroker, choose_broker
 from pongee.clock import Clock
-from pongee.codes import may_be_sent
-from pongee.errors import ConfigurationError, Refused, UsageError
+from pongee.errors import ConfigurationError, Refused
 from pongee.guards.client_ip import TrustedProxies
 from pongee.guards.origin import OriginPolicy
 from pongee.handlers.signature import handler_name
@@ -254,7 +253,7 @@ class Pongee(ChannelFace):
         try:
             if self._running == 1:
                 self._start()
-                await self._node.board.start()
+                await self._node.start()
             yield
         finally:
             self._running -= 1
@@ -284,36 +283,6 @@ class Pongee(ChannelFace):
         return None if self._table is None else self._table.find(scope)
 
     # Acting
-
-    async def disconnect(
-        self,
-        *,
-        id: str | None = None,  # noqa: A002 - the word users know
-        user: str | None = None,
-        code: int | None = None,
-        reason: str | None = None,
-    ) -> int:
-        """End connections, sessions and client SDKs alike: the one with `id`, or all of `user`.
-
-        Args:
-            id: of a session or client.
-            user: the user's id.
-            code: by default 4403 for sessions and 3503 for client SDKs, which do not come back.
-            reason: one line.
-
-        Returns:
-            How many.
-
-        Raises:
-            UsageError: neither or both were given, or `code` must not be sent; client SDKs take
-                3000 to 4999.
-        """
-        if code is not None and not may_be_sent(code):
-            raise UsageError(f"close code {code} must not be sent")
-        found = self._node.find(id=id, user=user)
-        for connection in found:
-            connection.disconnect(code, reason)
-        return len(found)
 
     async def drain(
         self, window: float | None = None, *, deadline: float | None = None, delay: float = 0.0

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from fastapi import APIRouter
 from fastapi.params import Depends
 
-from pongee.brokers.base import Counts, Page
+from pongee.app_acting import ActingFace
 from pongee.centrifuge.client import Client
 from pongee.centrifuge.endpoint import websocket_endpoint
 from pongee.centrifuge.http_streams import stream_routes
 from pongee.channels.names import check_channel
-from pongee.channels.options import ChannelOptions, Overflow, stream_of
+from pongee.channels.options import ChannelOptions, Overflow
 from pongee.channels.patterns import ChannelPattern
-from pongee.channels.publication import ClientInfo, Position, Publication, publication_of
-from pongee.errors import ConfigurationError, SessionClosed, UsageError
+from pongee.channels.publication import Position, Publication, publication_of
+from pongee.errors import ConfigurationError, UsageError
 from pongee.guards.origin import OriginPolicy
 from pongee.guards.policy import TokenPolicy, public
 from pongee.handlers.channel import Access, Channel
@@ -27,7 +26,6 @@ from pongee.handlers.event import EventHandler
 from pongee.handlers.rpc import Method
 from pongee.handlers.table import ConnectionSpec
 from pongee.limits import ClientLimits
-from pongee.node import Node
 from pongee.settings import Settings
 
 __all__ = ["ChannelFace"]
@@ -36,12 +34,11 @@ Payload = TypeVar("Payload")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class ChannelFace:
+class ChannelFace(ActingFace):
     """Channels, RPC and client SDKs; `Pongee` adds sessions and the application."""
 
     settings: Settings
     router: APIRouter
-    _node: Node
     _origins: OriginPolicy
     _loop: asyncio.AbstractEventLoop | None
 
@@ -325,127 +322,6 @@ class ChannelFace:
             channel, data, key=key, idempotency_key=idempotency_key, tags=tags
         )
         return asyncio.run_coroutine_threadsafe(publishing, loop).result(timeout)
-
-    # Looking and acting
-
-    async def presence(self, channel: str) -> Mapping[str, ClientInfo]:
-        """Who is in `channel`, by connection; nobody, where it declares no presence.
-
-        Raises:
-            BrokerUnavailable: nobody knows.
-        """
-        return await self._node.board.broker.presence(check_channel(channel))
-
-    async def presence_stats(self, channel: str) -> Counts:
-        """How many connections and how many different users are in `channel`.
-
-        Raises:
-            BrokerUnavailable: nobody knows.
-        """
-        return await self._node.board.broker.presence_counts(check_channel(channel))
-
-    async def history(
-        self,
-        channel: str,
-        *,
-        since: Position | None = None,
-        limit: int | None = None,
-        reverse: bool = False,
-    ) -> Page:
-        """Read what `channel` keeps.
-
-        Args:
-            channel: its name.
-            since: exclusive; `None` is the oldest (in reverse: the newest).
-            limit: publications at most; `None` is all.
-            reverse: newest first.
-
-        Raises:
-            UsageError: no channel with history is called so.
-            BrokerUnavailable: nobody knows.
-        """
-        stream = stream_of(self._node.declared.options_of(check_channel(channel)))
-        if stream is None:
-            raise UsageError(f"{channel!r} keeps no history: declare it with history=…")
-        return await self._node.board.broker.history(
-            channel, stream, since=since, limit=limit, reverse=reverse
-        )
-
-    async def remove_history(self, channel: str) -> None:
-        """Forget the publications that `channel` keeps; its position stays.
-
-        Raises:
-            BrokerUnavailable: they may or may not be forgotten.
-        """
-        await self._node.board.broker.remove_history(check_channel(channel))
-
-    async def subscribe(
-        self,
-        channel: str,
-        *,
-        id: str | None = None,  # noqa: A002 - the word users know
-        user: str | None = None,
-    ) -> int:
-        """Subscribe client SDKs to a declared channel: the one with `id`, or all of `user`.
-
-        Returns:
-            How many.
-
-        Raises:
-            UsageError: neither or both were given, or no such channel is declared.
-        """
-        subscribed = 0
-        for client in self._clients(id, user):
-            with contextlib.suppress(SessionClosed):  # it may leave meanwhile
-                await client.subscribe(channel)
-                subscribed += 1
-        return subscribed
-
-    async def unsubscribe(
-        self,
-        channel: str,
-        *,
-        id: str | None = None,  # noqa: A002 - the word users know
-        user: str | None = None,
-        code: int = 2000,
-        reason: str = "",
-    ) -> int:
-        """End subscriptions of client SDKs to `channel`: of the one with `id`, or all of `user`.
-
-        Returns:
-            How many clients were asked.
-
-        Raises:
-            UsageError: neither or both were given, or a code that may not be used.
-        """
-        clients = self._clients(id, user)
-        for client in clients:
-            await client.unsubscribe(channel, code, reason)
-        return len(clients)
-
-    async def refresh(
-        self,
-        expires_at: float | None,
-        *,
-        id: str | None = None,  # noqa: A002 - the word users know
-        user: str | None = None,
-    ) -> int:
-        """Let client SDKs stay until `expires_at`, in Unix seconds; `None` is for ever.
-
-        Returns:
-            How many.
-
-        Raises:
-            UsageError: neither or both were given.
-        """
-        clients = self._clients(id, user)
-        for client in clients:
-            client.refresh(expires_at)
-        return len(clients)
-
-    def _clients(self, id: str | None, user: str | None) -> list[Client]:  # noqa: A002
-        found = self._node.find(id=id, user=user)
-        return [one for one in found if isinstance(one, Client)]
 
 
 def _check_options(pattern: str, options: ChannelOptions, history_ttl: float | None) -> None:

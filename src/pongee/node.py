@@ -5,22 +5,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
+from importlib import metadata
 
 from pongee.brokers.choose import MakeBroker
+from pongee.centrifuge import codes
 from pongee.centrifuge.client import Client
 from pongee.centrifuge.service import ENCODERS, Service
-from pongee.clock import Clock, SystemClock, TimerWheel
-from pongee.errors import UsageError
+from pongee.clock import Clock, SystemClock, Timer, TimerWheel
+from pongee.errors import BrokerUnavailable
+from pongee.fleet.control import Control
+from pongee.fleet.fleet import Fleet
+from pongee.fleet.layout import LAYOUT, write_layout
+from pongee.fleet.messages import Answer, Command, NodeInfo
 from pongee.guards.capacity import Capacity
 from pongee.guards.client_ip import TrustedProxies
 from pongee.handlers.table import Declared
-from pongee.limits import DRAIN_HOOKS_TIMEOUT, STOP_TIMEOUT, Caps
+from pongee.limits import BROKER_PATIENCE, DRAIN_HOOKS_TIMEOUT, STOP_TIMEOUT, Caps
 from pongee.links.stall import StallWatch
 from pongee.registry import Connected, Registry
 from pongee.sessions.runtime import Runtime
 from pongee.switchboard import Switchboard
-from pongee.telemetry import Telemetry, log_event
+from pongee.telemetry import BrokerLink, Telemetry, log_event
 
 __all__ = ["Node"]
 
@@ -51,6 +59,9 @@ class Node:
         self.on_drain: list[DrainHook] = []
         node = secrets.token_hex(8)
         self.board = Switchboard(broker(clock, wheel), wheel, ENCODERS, node, buffer)
+        self.board.on_link_changed = self._on_link
+        self._patience: Timer | None = None
+        self._since = clock.monotonic()
         self.registry = Registry()
         self.telemetry = Telemetry(log_event)
         self.capacity = Capacity(caps)
@@ -68,24 +79,80 @@ class Node:
             _prefix=secrets.token_hex(4) + "-",
         )
         self.service = Service(self.runtime, self.board, self.declared, node)
+        self.control = Control(self.registry, self.board.hub, clock)
+        self.fleet = Fleet(self.board, wheel, self.describe, self.control.carry_out)
 
-    def find(
-        self,
-        *,
-        id: str | None = None,  # noqa: A002 - the word users know
-        user: str | None = None,
-    ) -> tuple[Connected, ...]:
-        """Find connections by id or by user.
+    async def start(self) -> None:
+        """Join the others. Idempotent.
 
         Raises:
-            UsageError: neither or both were given.
+            ConfigurationError: the broker can never be reached as it is configured.
         """
-        if id is not None and user is None:
-            one = self.registry.get(id)
-            return () if one is None else (one,)
-        if user is not None and id is None:
-            return self.registry.of_user(user)
-        raise UsageError("id=... or user=...: give one of the two")
+        await self.board.start()
+        self.fleet.start()
+        await self._tell_layout()
+
+    async def command(self, command: Command) -> list[Answer]:
+        """Have every process of the application do something.
+
+        Raises:
+            BrokerUnavailable: this process has done it; others may or may not.
+        """
+        return await self.fleet.ask(command)
+
+    def describe(self) -> NodeInfo:
+        """Say what this process is and has."""
+        channels = self.board.hub.channels()
+        return NodeInfo(
+            uid=self.board.node,
+            name=socket.gethostname(),
+            version=_version(),
+            num_clients=len(self.registry),
+            num_users=len(self.registry.users()),
+            num_subs=sum(channels.values()),
+            num_channels=len(channels),
+            uptime=int(self.runtime.clock.monotonic() - self._since),
+        )
+
+    def _on_link(self, up: bool) -> None:
+        """Tell who listens; do not keep clients here that the others could serve."""
+        wheel = self.runtime.wheel
+        self.telemetry.emit(BrokerLink(up, self.board.broker.health.reason))
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        if up:
+            self.fleet.greet()
+            telling = asyncio.ensure_future(self._tell_layout())
+            self.runtime.endings.add(telling)
+            telling.add_done_callback(self.runtime.endings.discard)
+        elif self.fleet.others:
+            self._patience = wheel.call_later(BROKER_PATIENCE, self._send_away)
+
+    def _send_away(self) -> None:
+        """Send clients that were promised their position to where the broker may be reached."""
+        members = [one for one in self.board.positioned() if isinstance(one, Client)]
+        logger.warning("the broker stays away: %d clients are sent elsewhere", len(members))
+        for number, client in enumerate(members):
+            delay = BROKER_PATIENCE * number / len(members)
+            self.runtime.wheel.call_later(delay, partial(self._send_one_away, client))
+
+    def _send_one_away(self, client: Client) -> None:
+        if not self.board.broker.health.up:
+            client.end(codes.Disconnect.INSUFFICIENT_STATE)
+
+    def _layout(self) -> bytes:
+        families = ((one.pattern, one.options) for one in self.declared.channels)
+        return write_layout(families)
+
+    async def _tell_layout(self) -> None:
+        """Leave word of the declared channels for publishers that do not have the application."""
+        if self.board.broker.reliable:
+            return
+        try:
+            await self.board.broker.put(LAYOUT, self._layout())
+        except BrokerUnavailable as error:
+            logger.debug("the declared channels could not be told: %s", error)
 
     async def drain(
         self, window: float, deadline: float | None = None, *, delay: float = 0.0
@@ -147,6 +214,7 @@ class Node:
             self.abort()
             if not await self._finished_within(STOP_TIMEOUT):
                 logger.error("left behind at the end: %d sessions", len(self.runtime.unfinished))
+        await self.fleet.stop()
         await self.board.stop()
         self.runtime.wheel.close()
         self.runtime.watch.reset()
@@ -172,3 +240,10 @@ async def _run_in_turn(hooks: list[DrainHook]) -> None:
             await hook()
         except Exception:
             logger.exception("on_drain hook %r failed", hook)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("pongee")  # the package itself imports us
+    except metadata.PackageNotFoundError:
+        return ""  # run from its sources

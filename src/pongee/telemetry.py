@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pongee.codes import CloseCause
 
 __all__ = [
+    "BrokerLink",
     "Event",
     "HandlerCrashed",
     "HandshakeRefused",
@@ -105,6 +106,14 @@ class TransportAborted:
     possible: bool
 
 
+@dataclass(frozen=True, slots=True)
+class BrokerLink:
+    """The link to the broker broke, for `reason`, or is up again."""
+
+    up: bool
+    reason: str
+
+
 Event = (
     SessionOpened
     | SessionEnded
@@ -113,6 +122,7 @@ Event = (
     | HandlerCrashed
     | JobCrashed
     | TransportAborted
+    | BrokerLink
 )
 Listener = Callable[[Event], None]
 
@@ -196,6 +206,10 @@ def log_event(event: Event) -> None:
                 event.session,
                 "" if event.possible else " (this server cannot abort: the socket lingers)",
             )
+        case BrokerLink():
+            level = logging.INFO if event.up else logging.WARNING
+            state = "up" if event.up else f"down: {one_line(event.reason)}"
+            logger.log(level, "the link to the broker is %s", state)
 
 
 def one_line(value: object) -> str:

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import fnmatch
-import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from typing import Any, NamedTuple
 
 import msgspec
 
-from pongee.centrifuge.client import Client
-from pongee.centrifuge.codes import Disconnect, ErrorCode, is_disconnect_code
+from pongee.centrifuge.codes import ErrorCode, is_disconnect_code
 from pongee.centrifuge.errors import error
 from pongee.centrifuge.messages import (
     HistoryResult,
@@ -30,12 +26,22 @@ from pongee.centrifuge.messages import (
 from pongee.channels.names import check_channel
 from pongee.channels.options import PLAIN, ChannelOptions, stream_of
 from pongee.channels.publication import Position, Publication, publication_of
-from pongee.errors import ClientError, SessionClosed, UsageError
+from pongee.errors import ClientError, UsageError
+from pongee.fleet.messages import (
+    Command,
+    Disconnect,
+    ListChannels,
+    Refresh,
+    Subscribe,
+    Target,
+    Unsubscribe,
+    check_pattern,
+    sum_up,
+)
 from pongee.handlers.channel import Channel
 from pongee.handlers.faults import client_error
-from pongee.limits import API_STEPS, MAX_CHANNEL_LENGTH, MESSAGES_PER_TURN
+from pongee.limits import API_STEPS, MESSAGES_PER_TURN
 from pongee.node import Node
-from pongee.registry import Connected
 from pongee.server_api import requests
 
 __all__ = ["METHODS", "Api", "Method", "told"]
@@ -43,15 +49,9 @@ __all__ = ["METHODS", "Api", "Method", "told"]
 
 @dataclass(frozen=True)
 class Api:
-    """What the methods work on.
-
-    Attributes:
-        node: the process.
-        since: when it began, by its clock's `monotonic`.
-    """
+    """What the methods work on."""
 
     node: Node
-    since: float
 
 
 class Method(NamedTuple):
@@ -161,86 +161,52 @@ async def _broadcast(api: Api, request: requests.BroadcastRequest) -> Any:
 # Connections
 
 
-def _found(api: Api, request: requests.TargetRequest) -> list[Connected]:
-    """Find sessions and clients alike."""
-    if request.user:
-        found = api.node.find(user=request.user)
-    elif request.client:
-        found = api.node.find(id=request.client)
-    else:
+def _target(request: requests.TargetRequest, keep: Sequence[str] = ()) -> Target:
+    if not request.user and not request.client:
         raise _bad("user is missing")
-    return [
-        one
-        for one in found
-        if (not request.client or one.id == request.client)
-        and (not request.session or (isinstance(one, Client) and one.session == request.session))
-    ]
+    return Target(
+        user=request.user or None,
+        id=request.client or None,
+        session=request.session or None,
+        keep=frozenset(keep),
+    )
 
 
-def _clients(api: Api, request: requests.TargetRequest) -> list[Client]:
-    return [one for one in _found(api, request) if isinstance(one, Client)]
+async def _everywhere(api: Api, command: Command) -> dict[str, Any]:
+    """Have every process do it.
+
+    Raises:
+        ClientError: what went wrong at one, when everybody else has been served.
+    """
+    for answer in await api.node.command(command):
+        if answer.code:
+            raise ClientError(answer.code, answer.problem)
+    return {}
 
 
 async def _subscribe(api: Api, request: requests.SubscribeRequest) -> Any:
     _decline(request, "info", "b64info", "data", "b64data", "recover_since", "override")
-    clients = _clients(api, request)
+    target = _target(request)
     if api.node.declared.find(_checked(request.channel)) is None:
         raise error(ErrorCode.UNKNOWN_CHANNEL)
-    problem: Exception | None = None
-    for client in clients:
-        try:
-            await _subscribe_one(client, request.channel)
-        except UsageError as full:
-            problem = error(ErrorCode.LIMIT_EXCEEDED, str(full))
-        except Exception as failed:
-            problem = failed
-    if problem is not None:
-        raise problem  # when everybody else is in
-    return {}
-
-
-async def _subscribe_one(client: Client, channel: str) -> None:
-    try:
-        await client.subscribe(channel)
-    except SessionClosed:
-        pass  # it left meanwhile
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if client.cause is None or (task is not None and task.cancelling()):
-            raise  # it is us who are cancelled
+    return await _everywhere(api, Subscribe(target, request.channel))
 
 
 async def _unsubscribe(api: Api, request: requests.UnsubscribeRequest) -> Any:
-    clients = _clients(api, request)
-    channel = _checked(request.channel)
-    for client in clients:
-        await client.unsubscribe(channel)
-    return {}
+    return await _everywhere(api, Unsubscribe(_target(request), _checked(request.channel)))
 
 
 async def _disconnect(api: Api, request: requests.DisconnectRequest) -> Any:
-    found = _found(api, request)
+    target = _target(request, request.whitelist or ())
     wish = request.disconnect or requests.CustomDisconnect()
     if wish.code and not is_disconnect_code(wish.code):
         raise _bad(f"disconnect code {wish.code}: 3000 to 4999 may be used")
-    keep = frozenset(request.whitelist or ())
-    for connection in found:
-        if connection.id not in keep:
-            connection.disconnect(wish.code or None, wish.reason or None)
-    return {}
+    return await _everywhere(api, Disconnect(target, wish.code or None, wish.reason or None))
 
 
 async def _refresh(api: Api, request: requests.RefreshRequest) -> Any:
-    clients = _clients(api, request)
-    until = request.expire_at or None
-    now = api.node.runtime.clock.time()
-    over = request.expired or (until is not None and until <= now)
-    for client in clients:
-        if over:
-            client.disconnect(Disconnect.CONNECTION_EXPIRED)
-        else:
-            client.refresh(until)
-    return {}
+    command = Refresh(_target(request), request.expire_at or None, bool(request.expired))
+    return await _everywhere(api, command)
 
 
 # Channels
@@ -294,38 +260,16 @@ async def _history_remove(api: Api, request: requests.ChannelRequest) -> Any:
 
 
 async def _channels(api: Api, request: requests.ChannelsRequest) -> Any:
-    found, pattern = api.node.board.hub.channels(), request.pattern
-    if pattern:
-        if len(pattern) > MAX_CHANNEL_LENGTH or not set(pattern).isdisjoint("{}\\"):
-            raise _bad(
-                f"a pattern has *, ? and [...], no braces or backslashes, and at most "
-                f"{MAX_CHANNEL_LENGTH} characters"
-            )
-        found = {name: found[name] for name in fnmatch.filter(found, pattern)}
+    try:
+        pattern = check_pattern(request.pattern or "")
+    except UsageError as problem:
+        raise _bad(str(problem)) from None
+    found = sum_up(answer.channels for answer in await api.node.command(ListChannels(pattern)))
     return {"channels": {name: {"num_clients": count} for name, count in found.items()}}
 
 
 async def _info(api: Api, request: requests.InfoRequest) -> Any:
-    node = api.node
-    channels = node.board.hub.channels()
-    about = {
-        "uid": node.service.node,
-        "name": socket.gethostname(),
-        "version": _version(),
-        "num_clients": len(node.registry),
-        "num_users": len(node.registry.users()),
-        "num_subs": sum(channels.values()),
-        "num_channels": len(channels),
-        "uptime": int(node.runtime.clock.monotonic() - api.since),
-    }
-    return {"nodes": [about]}
-
-
-def _version() -> str:
-    try:
-        return metadata.version("pongee")  # the package itself imports us
-    except metadata.PackageNotFoundError:
-        return ""  # run from its sources
+    return {"nodes": [api.node.describe(), *api.node.fleet.others]}
 
 
 METHODS: Mapping[str, Method] = {

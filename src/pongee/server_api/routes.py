@@ -38,7 +38,7 @@ def make_router(node: Node, key: SecretStr) -> APIRouter:
         node: the process they act on.
         key: what every request has to show.
     """
-    api = Api(node, node.runtime.clock.monotonic())
+    api = Api(node)
     router = APIRouter()
 
     def add(name: str, answer: Answer) -> None:
