@@ -65,6 +65,7 @@ class Link:
         self._broken: asyncio.Future[str] | None = None
         self._tried = asyncio.Event()
         self._misconfigured: ConfigurationError | None = None
+        self._failures = 0  # in a row
         self.health = Health(False, f"{name}: not connected yet")
 
     async def start(self) -> None:
@@ -99,15 +100,13 @@ class Link:
             self._down(reason)  # at once: what is asked from now on would be lost
 
     async def _keep(self) -> None:
-        failures = 0
         try:
             while True:
                 reason = await self._live()
-                failures = 1 if self.health.up else failures + 1
+                self._failures += 1
                 self._down(reason)
-                self._tried.set()
                 await self._let_go()
-                await asyncio.sleep(waits(failures, random.random()))  # noqa: S311 - no secret
+                await asyncio.sleep(waits(self._failures, random.random()))  # noqa: S311 - no secret
         except ConfigurationError as error:
             self._misconfigured = error
             self._down(str(error))
@@ -150,12 +149,12 @@ class Link:
     def _up(self) -> None:
         if self._broken is not None and self._broken.done():
             return
-        logger.info("the link to the broker %s is up", self.name)
+        self._failures = 0
         self._set(UP)
 
     def _down(self, reason: str) -> None:
-        if self.health.up or not self._tried.is_set():
-            logger.warning("the link to the broker is down, trying again: %s", reason)
+        if not self._tried.is_set():  # of a link that was up, whoever listens to changes tells
+            logger.warning("the broker cannot be reached, trying again: %s", reason)
         self._set(Health(False, reason))
 
     def _set(self, health: Health) -> None:
