@@ -134,12 +134,9 @@ def _publishing(app: FastAPI, pongee: Pongee) -> None:
 
 
 def _looking(app: FastAPI, pongee: Pongee, lag: Lag, clock: SkewedClock) -> None:
-    def broker_up() -> bool:
-        return pongee._node.board.broker.health.up
-
     @app.get("/present")
     async def present(channel: str) -> int:
-        return (await pongee._node.board.broker.presence_counts(channel)).clients
+        return (await pongee.presence_stats(channel)).clients
 
     @app.post("/skew")
     async def skew(seconds: float) -> None:
@@ -158,5 +155,4 @@ def _looking(app: FastAPI, pongee: Pongee, lag: Lag, clock: SkewedClock) -> None
             "rss": int(pages) * _PAGE,
             "files": len(os.listdir("/proc/self/fd")),
             "cpu": used.ru_utime + used.ru_stime,
-            "broker_up": broker_up(),
         }

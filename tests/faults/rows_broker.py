@@ -8,9 +8,9 @@ import time
 
 from tests.faults.fleet import BrokerServer, Worker, soon
 from tests.faults.relay import FaultyRelay
-from tests.faults.world import Options, Outcome, World
+from tests.faults.world import Options, Outcome, World, counted
 
-__all__ = ["ROWS", "counted", "until_green"]
+__all__ = ["ROWS", "until_green"]
 
 ANSWER_WITHIN = 2.5  # seconds: the broker's timeout, and a loaded machine
 RECONNECT_WITHIN = 10.0
@@ -232,11 +232,6 @@ async def row_5(options: Options) -> Outcome:
 def _relay(worker: Worker) -> FaultyRelay:
     assert worker.relay is not None
     return worker.relay
-
-
-def counted(codes: list[int]) -> dict[int, int]:
-    """Count each close code."""
-    return {code: codes.count(code) for code in sorted(set(codes))}
 
 
 async def _until_red(worker: Worker, within: float) -> float | None:

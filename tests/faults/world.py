@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import statistics
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from tests.faults.fleet import Fleet, Worker, soon
 from tests.faults.ledger import Ledger, Report
 from tests.faults.publisher import Publishers
 
-__all__ = ["TOPICS", "Options", "Outcome", "World", "percentile"]
+__all__ = ["TOPICS", "Options", "Outcome", "World", "counted", "percentile"]
 
 QUIET_WITHIN = 40.0
 TOPICS = tuple(f"topic:{n}" for n in range(20))
@@ -74,6 +73,11 @@ def percentile(values: Sequence[float], share: float) -> float:
     if len(values) < 2:
         return max(values, default=0.0)
     return statistics.quantiles(values, n=1000)[min(998, int(share * 1000) - 1)]
+
+
+def counted(codes: list[int]) -> dict[int, int]:
+    """Count each close code."""
+    return {code: codes.count(code) for code in sorted(set(codes))}
 
 
 class World:
@@ -255,8 +259,3 @@ class World:
                 now[name] <= before[name] + 5,
                 f"{before[name]} to {now[name]}",
             )
-
-
-async def sleep_until(when: float) -> None:
-    """Sleep until a `time.monotonic`."""
-    await asyncio.sleep(max(0.0, when - time.monotonic()))
