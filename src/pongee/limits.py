@@ -124,7 +124,7 @@ REQUEST_GRACE = 5.0
 """Seconds from the signal on that HTTP requests under way may take. More, once the sessions have
 ended: they are cancelled."""
 
-LEFT_BEHIND = 2.0
+LEFT_BEHIND = 1.0
 """Seconds a process may last when all is over; then it ends without threads and tasks that do not
 listen."""
 
