@@ -38,6 +38,7 @@ from pongee.brokers.nats_messages import (
     LEAVE,
     PUBLICATION,
     TOKEN,
+    YIELD,
     Undecodable,
     body_of,
     encode_info,
@@ -422,6 +423,8 @@ class NatsBroker:
                 proof.set_result(None)
         elif kind == CONTROL and self._sink is not None:
             self._sink.on_control(bytes(body_of(data)))
+        elif kind == YIELD:
+            self._publisher.asked_to_pause(str(body_of(data), "utf-8", "surrogatepass"))
 
     def _complain(self) -> None:
         if not self._complained:

@@ -43,8 +43,10 @@ __all__ = ["NEVER", "History", "Last", "kept_for"]
 _SLACK = 1 / 16
 _SPARE = 32
 """Messages asked for beyond those wanted: there may be marks among them."""
-_NEAR = 64
+_NEAR = 16
 """Publications that are rather skipped than searched for."""
+_STEP = 4
+"""By how much further back each guess goes than the one before."""
 
 
 class Last(NamedTuple):
@@ -180,10 +182,10 @@ class History:
         self, subject: str, stream: Stream, last: Last, wanted: _Range
     ) -> list[Publication]:
         """Read publications in their order."""
-        sequence = await self._seek(subject, stream, last, wanted)
+        sequence, offset = await self._seek(subject, stream, last, wanted)
         found: list[Publication] = []
         while True:
-            left = wanted.end - (found[-1].offset if found else wanted.first - 1) + _SPARE
+            left = wanted.end - (found[-1].offset if found else offset) + _SPARE
             stored, more = await self._server.some(
                 self._log, subject, sequence, min(left, NATS_PAGE), NATS_PAGE_BYTES
             )
@@ -193,24 +195,30 @@ class History:
                 return found
             sequence = stored[-1].sequence + 1
 
-    async def _seek(self, subject: str, stream: Stream, last: Last, wanted: _Range) -> int:
-        """Find a sequence from which to read so that the first one wanted is not far."""
-        if wanted.first - (last.offset - stream.size) <= max(_NEAR, wanted.end - wanted.first):
-            return 1
-        # The first wanted has at most this sequence, were all between it and the last here.
-        highest = last.sequence - (last.offset - wanted.first)
-        width = _NEAR + wanted.end - wanted.first
+    async def _seek(
+        self, subject: str, stream: Stream, last: Last, wanted: _Range
+    ) -> tuple[int, int]:
+        """Find where to begin, not far before the first one wanted.
+
+        Returns:
+            A sequence, and an offset that is not greater than that of what is there.
+        """
+        oldest = max(0, last.offset - stream.size)
+        if wanted.first - oldest <= max(_NEAR, wanted.end - wanted.first):
+            return 1, oldest
+        # The first one wanted has no greater sequence: between it and the last there are others.
+        highest, width = last.sequence - (last.offset - wanted.first), _NEAR
         while highest - width > 1:
             guess = highest - width
             stored, _ = await self._server.some(self._log, subject, guess, 1, NATS_PAGE_BYTES)
-            if not stored:
-                return 1
-            found = _last(stored[0])
-            if found.epoch != last.epoch or found.offset <= wanted.first:
-                return guess
-            highest = min(highest - 1, stored[0].sequence - (found.offset - wanted.first))
-            width *= 4
-        return 1
+            there = _last(stored[0]) if stored else NEVER
+            if there.epoch != last.epoch:
+                return guess, oldest
+            if there.offset <= wanted.first:
+                return guess, there.offset
+            highest = min(highest - 1, there.sequence - (there.offset - wanted.first))
+            width *= _STEP
+        return 1, oldest
 
     def _those(
         self,

@@ -29,8 +29,10 @@ from pongee.limits import BROKER_TIMEOUT, NATS_UNWRITTEN
 
 __all__ = ["OLDEST", "Deadline", "Server", "ServerError", "Stored", "streams"]
 
-OLDEST = (2, 12)
-"""The oldest server that will do: it stores several messages at once or none."""
+OLDEST = (2, 11)
+"""The oldest server that will do: messages have times to live, and several are read at once."""
+_STORES_SEVERAL = (2, 12)
+"""The oldest that stores several messages or none of them."""
 
 _WRONG_SEQUENCE = (10071, 10164)
 _NO_STREAM = 10059
@@ -115,6 +117,11 @@ class Server:
     Args:
         name: for people, without secrets.
         names: what everything is called there.
+
+    Attributes:
+        link: says whether it can be reached; set before anything is asked.
+        wire: the connection, while there is one.
+        stores_several: several messages can be stored in one step.
     """
 
     def __init__(self, name: str, names: Names) -> None:
@@ -122,6 +129,7 @@ class Server:
         self.names = names
         self.link: Link | None = None
         self.wire: Wire | None = None
+        self.stores_several = False
         self._ahead = time.time() - time.monotonic()
 
     def now(self) -> float:
@@ -276,7 +284,9 @@ class Server:
         Raises:
             ConfigurationError: there are others of that name.
         """
-        for config in streams(self.names):
+        version = self.connection().connected_server_version
+        atomic = (version.major, version.minor) >= _STORES_SEVERAL
+        for config in streams(self.names, atomic=atomic):
             name = config["name"]
             try:
                 info = await self.learn_time(name)
@@ -292,6 +302,8 @@ class Server:
                         f"broker: the JetStream stream {name} on {self.name} is not Pongee's own "
                         f"({setting} differs): delete it there, or choose another broker_prefix"
                     )
+            if name == self.names.log:
+                self.stores_several = bool(have.get("allow_atomic"))
 
 
 _NEEDED = {
@@ -299,13 +311,17 @@ _NEEDED = {
     "max_msgs_per_subject",
     "allow_direct",
     "allow_msg_ttl",
-    "allow_atomic",
     "republish",
 }
 
 
-def streams(names: Names) -> list[dict[str, Any]]:
-    """Describe the two streams as JetStream's API wants it."""
+def streams(names: Names, *, atomic: bool) -> list[dict[str, Any]]:
+    """Describe the two streams as JetStream's API wants it.
+
+    Args:
+        names: what they are called.
+        atomic: the server can store several messages in one step.
+    """
     common = {
         "retention": "limits",
         "storage": "file",
@@ -321,9 +337,10 @@ def streams(names: Names) -> list[dict[str, Any]]:
         "name": names.log,
         "subjects": [f"{p}.s.>"],
         "max_msgs_per_subject": -1,
-        "allow_atomic": True,
         "republish": {"src": f"{p}.s.*.d.*", "dest": f"{p}.c.{{{{wildcard(1)}}}}"},
     }
+    if atomic:
+        log["allow_atomic"] = True
     state = common | {
         "name": names.state,
         "subjects": [f"{p}.h.>", f"{p}.n.>"],

@@ -27,6 +27,7 @@ __all__ = [
     "MARK",
     "PUBLICATION",
     "TOKEN",
+    "YIELD",
     "Head",
     "Undecodable",
     "body_of",
@@ -53,6 +54,8 @@ KEY = b"K"
 JOIN = b"J"
 LEAVE = b"L"
 CONTROL = b"C"
+YIELD = b"Y"
+"""Asks the processes that publish to a channel, which the body names, to let another one pass."""
 TOKEN = b"T"
 """Sent by a node to itself, to see that it comes."""
 

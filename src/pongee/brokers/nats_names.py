@@ -8,7 +8,7 @@ token begins with.
     <prefix>.c.<channel>             what subscribers of a channel get
     <prefix>.s.<channel>.d.p         publications of its stream; the server repeats them on ….c.…
     <prefix>.s.<channel>.d.<key>     those with a key in a channel without a stream; repeated too
-    <prefix>.s.<channel>.q.<key>     which position a key has got; not repeated
+    <prefix>.s.<channel>.q.<key>     posts of keys in one with a stream; not repeated
     <prefix>.h.<channel>.<client>    who is there
     <prefix>.n.<name>                notes
     <prefix>.control, .node.<node>   to all nodes, to one
@@ -80,7 +80,7 @@ class Names:
 
     def key(self, channel: str, key: str, *, alone: bool) -> str:
         """Name the subject of an idempotency key; `alone` in a channel without a stream."""
-        digest = blake2b(key.encode(), digest_size=16).hexdigest()
+        digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
         return f"{self.prefix}.s.{token(channel)}.{'d' if alone else 'q'}.{digest}"
 
     def present(self, channel: str, client: str | None = None) -> str:
