@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 
-from tests.faults import rows_broker, rows_network, rows_worker
+from tests.faults import rows_broker, rows_fleet, rows_network, rows_soak, rows_worker
 from tests.faults.ledger import Report
 from tests.faults.world import Options, Outcome
 
@@ -19,7 +19,13 @@ ROW_LIMIT = 300.0
 """Seconds after which a row is given up; it is meant to take two minutes at most."""
 
 Row = Callable[[Options], Awaitable[Outcome]]
-ROWS: dict[str, Row] = {**rows_broker.ROWS, **rows_network.ROWS, **rows_worker.ROWS}
+ROWS: dict[str, Row] = {
+    **rows_broker.ROWS,
+    **rows_network.ROWS,
+    **rows_worker.ROWS,
+    **rows_fleet.ROWS,
+    **rows_soak.ROWS,
+}
 
 
 def main() -> None:

@@ -180,6 +180,10 @@ class Subscriber:
         """Whether it is connected and subscribed to everything."""
         return self.connected and all(each.live for each in self._topics.values())
 
+    def drops_since(self, begin: float) -> list[int]:
+        """Return the codes with which its connections ended since then."""
+        return [code for at, code in self.figures.drops if at >= begin]
+
     def start(self) -> None:
         """Begin to connect."""
         self._task = asyncio.get_running_loop().create_task(self._run())

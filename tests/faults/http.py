@@ -42,9 +42,10 @@ class Http:
             raise
 
     async def _ask(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        if self._writer is None or self._writer.is_closing():
+        if self._reader is None or self._reader.at_eof():
+            self.close()
             self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self.port)
-        assert self._reader is not None
+        assert self._writer is not None
         head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
         self._writer.write(head.encode() + body)
         lines = (await self._reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")

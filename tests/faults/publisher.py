@@ -72,6 +72,7 @@ class Publisher:
         self._tally = tally
         self._turn = number
         self._counter = 0
+        self.padding = ""
         self._http = Http(self._port())
 
     def _port(self) -> int:
@@ -96,15 +97,13 @@ class Publisher:
         self._counter += 1
         began = time.monotonic()
         self._ledger.send(self._channel, body)
-        data = {"p": body.publisher, "n": body.counter, "at": began}
+        data = {"p": body.publisher, "n": body.counter, "at": began, "x": self.padding}
         asked = msgspec.json.encode({"channel": self._channel, "data": data})
         try:
-            status, answer = await self._http.ask("POST", "/publish", asked, ANSWER_TIMEOUT)
+            status, answer = await self._ask(asked)
         except (OSError, TimeoutError):
             self._tally.unanswered.append((time.monotonic(), time.monotonic() - began))
-            self._turn += 1
-            self._http = Http(self._port())
-            await asyncio.sleep(0.05)
+            self._go_on_elsewhere()
             return False
         took = time.monotonic() - began
         if status != 200:
@@ -114,6 +113,19 @@ class Publisher:
         self._ledger.accept(self._channel, body, position.epoch, position.offset)
         self._tally.accepted.append((time.monotonic(), took))
         return True
+
+    async def _ask(self, asked: bytes) -> tuple[int, bytes]:
+        while True:
+            try:
+                return await self._http.ask("POST", "/publish", asked, ANSWER_TIMEOUT)
+            except ConnectionRefusedError:  # nothing was sent
+                self._go_on_elsewhere()
+                await asyncio.sleep(0.02)
+
+    def _go_on_elsewhere(self) -> None:
+        self._http.close()
+        self._turn += 1
+        self._http = Http(self._port())
 
 
 class Publishers:
@@ -143,6 +155,11 @@ class Publishers:
             Publisher(first + n, channel, interval, ports, ledger, self.tally)
             for n, channel in enumerate(channels)
         ]
+
+    def pad(self, size: int) -> None:
+        """Make every publication larger by so many bytes."""
+        for each in self._all:
+            each.padding = "x" * size
 
     def start(self) -> None:
         """Begin."""

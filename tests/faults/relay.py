@@ -7,6 +7,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable, Sequence
+from typing import Self
 
 from tests.faults.http import get_status
 
@@ -132,7 +133,7 @@ class FaultyRelay:
         for task in tuple(self._greetings):
             task.cancel()
 
-    async def __aenter__(self) -> FaultyRelay:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

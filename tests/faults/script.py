@@ -46,15 +46,13 @@ def _publish(count: int, number: int, rate: float) -> None:
 
 
 async def _flood(channel: str, count: int) -> None:
+    """Print how many were published, each time that so many more were."""
     async with Publisher() as publisher:
-        await publisher.publish(f"{channel}:0", 0)
-        sys.stdout.write("begins\n")
-        sys.stdout.flush()
-        began = time.monotonic()
         for start in range(0, count, AT_ONCE):
             names = (f"{channel}:{n % TOPICS}" for n in range(start, start + AT_ONCE))
             await asyncio.gather(*(publisher.publish(name, start) for name in names))
-        sys.stdout.write(f"{count / (time.monotonic() - began):.0f}\n")
+            sys.stdout.write(f"{AT_ONCE}\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import statistics
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any
 from tests.faults.client import Subscriber, rotation
 from tests.faults.fleet import Fleet, Worker, soon
 from tests.faults.ledger import Ledger, Report
-from tests.faults.publisher import Publishers
+from tests.faults.publisher import Publisher, Publishers
 
 __all__ = ["TOPICS", "Options", "Outcome", "World", "counted", "percentile"]
 
@@ -137,6 +138,11 @@ class World:
         }
         return Subscriber(**(given | options))
 
+    def extra_publisher(self, number: int, channel: str) -> Publisher:
+        """Make one more, that publishes when it is told to."""
+        ports, tally = self.fleet.ports, self.publishers.tally
+        return Publisher(number, channel, 1.0, ports, self.ledger, tally)
+
     async def populate(self, count: int | None = None, **options: Any) -> None:
         """Connect subscribers, a few at a time, and wait until all are subscribed."""
         first = len(self.subscribers)
@@ -172,6 +178,13 @@ class World:
         away = sum(not each.settled for each in self.everybody())
         self.outcome.check(what, took is not None, f"{took:.1f} s" if took else f"{away} are not")
         return took
+
+    async def cut(self, some: list[Subscriber]) -> None:
+        """Cut the lines of some, and wait until they know."""
+        began = time.monotonic()
+        for each in some:
+            each.cut()
+        await soon(lambda: all(e.drops_since(began) or not e.connected for e in some), 5)
 
     # Ending
 
@@ -222,7 +235,7 @@ class World:
     def drops(self, begin: float, among: list[Subscriber] | None = None) -> list[int]:
         """Return the close codes since `begin`."""
         chosen = self.subscribers if among is None else among
-        return [code for each in chosen for at, code in each.figures.drops if at >= begin]
+        return [code for each in chosen for code in each.drops_since(begin)]
 
     def on(self, worker: Worker) -> list[Subscriber]:
         """Return who is connected to a worker now."""
@@ -247,7 +260,9 @@ class World:
 
     async def check_baseline(self, worker: Worker, memory: float = 1.3) -> None:
         """Check that a worker holds no more than at the beginning."""
-        before, now = self._baseline[worker.pid], await worker.stats()
+        # A worker that came later is compared with those of the beginning.
+        first = max(self._baseline.values(), key=lambda stats: stats["tasks"])
+        before, now = self._baseline.get(worker.pid, first), await worker.stats()
         self.outcome.check(
             "memory at the end",
             now["rss"] < before["rss"] * memory + 8 * 2**20,
