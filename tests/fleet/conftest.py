@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pongee import Settings
 from tests.brokers.nats_server import NatsServer
-from tests.brokers.redis_server import RedisServer
+from tests.brokers.redis_server import RedisServer, redis_6
 
-KINDS = {"redis": RedisServer, "nats": NatsServer}
+KINDS: dict[str, Callable[[Path], RedisServer | NatsServer]] = {
+    "redis": lambda folder: RedisServer(folder, redis_6(), appendonly=True),
+    "nats": NatsServer,
+}
 
 
 @pytest.fixture(scope="session", params=list(KINDS))

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import pytest
 from fastapi import HTTPException, Path, WebSocketException
 
-from pongee import Caps, CloseCode, Limits, Refused, Session, public
+from pongee import BrokerUnavailable, Caps, CloseCode, Limits, Refused, Session, public
 from pongee.testing import CloseFrame, HandshakeRefused, RawPeer, connect, eventually
 from tests.sessions.conftest import World
 
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.anyio
         (HTTPException(403, "not you"), CloseFrame(1008, "not you"), "refused"),
         (HTTPException(500, "secret"), CloseFrame(1011, "internal error"), "handler crashed"),
         (Refused(403, "no", code=4003), CloseFrame(4003, "no"), "refused"),
+        (BrokerUnavailable("redis"), CloseFrame(1013, "try again later"), "closed by the handler"),
     ],
 )
 async def test_end_of_the_handler_is_a_close_frame(

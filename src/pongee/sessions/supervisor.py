@@ -23,7 +23,7 @@ from typing import Any
 from fastapi.exceptions import HTTPException, WebSocketException
 
 from pongee.codes import CauseKind, CloseCause, CloseCode, may_be_sent
-from pongee.errors import Refused, SessionClosed
+from pongee.errors import BrokerUnavailable, Refused, SessionClosed
 from pongee.guards.capacity import Slot
 from pongee.limits import HOOK_TIMEOUT, STUBBORN_TIMEOUT
 from pongee.links.base import Link
@@ -229,6 +229,9 @@ def _cause_of(error: BaseException | None) -> CloseCause:
             return CloseCause(CauseKind.REFUSED, error.code, error.reason)
         case HTTPException() if error.status_code < 500:
             return CloseCause(CauseKind.REFUSED, CloseCode.POLICY_VIOLATION, str(error.detail))
+        case BrokerUnavailable():
+            logger.warning("a session ended, because the broker cannot be reached: %s", error)
+            return CloseCause(CauseKind.CLOSED, CloseCode.TRY_AGAIN_LATER, "try again later")
     return CloseCause(CauseKind.CRASHED, CloseCode.INTERNAL_ERROR, "internal error")
 
 
