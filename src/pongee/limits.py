@@ -62,6 +62,11 @@ __all__ = [
     "POSITION_CHECK",
     "PRESENCE_REFRESH",
     "PRESENCE_TTL",
+    "REDIS_CHUNK",
+    "REDIS_SECOND_LOOK",
+    "REDIS_UNSENT",
+    "REDIS_UNUSED",
+    "REDIS_WAITING",
     "REPAIR_PAUSE",
     "REPAIR_TRIES",
     "REQUEST_GRACE",
@@ -216,6 +221,22 @@ BROKER_PATIENCE = 10.0
 BROKER_BUFFER_WAIT = 30.0
 """Seconds a publication waits for the link to be up again, where a buffer is set. Then
 `BrokerUnavailable`."""
+
+REDIS_WAITING = 50_000
+"""Commands of a process that wait for a Redis server's answer. More: `BrokerUnavailable`."""
+
+REDIS_UNSENT = 64 * MIB
+"""Bytes of commands that a Redis server's connection does not take yet. More: the same."""
+
+REDIS_SECOND_LOOK = 0.05
+"""Seconds between a look that finds a Redis server's answer overdue and the one that acts on it: it
+may be there, and we were late to look."""
+
+REDIS_CHUNK = 1000
+"""Channels that a process subscribes to at once at a Redis server when it comes back."""
+
+REDIS_UNUSED = 600.0
+"""Seconds that Redis keeps the position of a channel that was looked at and never published to."""
 
 ERRANDS_AT_ONCE = 64
 """Steps owed to the broker by nobody who waits (presence, leaving) that are under way at once."""

@@ -130,6 +130,8 @@ class Link:
             return self._broken.result()
         except ConfigurationError:
             raise
+        except BrokerUnavailable as error:
+            return str(error)  # names the server itself
         except TimeoutError:
             return f"{self.name}: no answer within {BROKER_TIMEOUT:g} s"
         except Exception as error:

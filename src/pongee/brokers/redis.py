@@ -1,0 +1,485 @@
+"""A broker on Redis 6.2 or newer: Streams for what is kept, Pub/Sub for what is handed over.
+
+Every step that concerns more than one key is one script on the server, so that it happens as a
+whole. All keys of a channel share what stands in braces, so that a cluster keeps them together.
+Offsets are exact up to 2^53.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import math
+import secrets
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any, ClassVar
+
+import msgspec
+from redis.exceptions import MovedError, NoScriptError, ResponseError
+
+from pongee.brokers.base import Counts, Health, Page, Sink, Stream
+from pongee.brokers.link import Link
+from pongee.brokers.redis_address import parse_address
+from pongee.brokers.redis_shards import Servers, Shard
+from pongee.brokers.redis_wire import told
+from pongee.channels.publication import NOWHERE, ClientInfo, Position, Publication
+from pongee.channels.stream import new_epoch
+from pongee.errors import BrokerUnavailable, ConfigurationError
+from pongee.limits import REDIS_CHUNK, REDIS_UNUSED
+
+__all__ = ["RedisBroker"]
+
+logger = logging.getLogger("pongee.brokers")
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_publication = msgspec.msgpack.Decoder(Publication).decode
+_decode_info = msgspec.msgpack.Decoder(ClientInfo).decode
+
+_LONGEST = 2**52
+"""Milliseconds; the server calculates with no more."""
+
+
+class _Script:
+    """A script, and the name that the server gives it."""
+
+    def __init__(self, name: str) -> None:
+        self.text = (files("pongee.brokers") / "redis_scripts" / name).read_text("utf-8")
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+_PUBLISH = _Script("publish.lua")
+_PUBLISH_ONCE = _Script("publish_once.lua")
+_HISTORY = _Script("history.lua")
+_PRESENCE = _Script("presence.lua")
+_SCRIPTS = tuple(one.text for one in (_PUBLISH, _PUBLISH_ONCE, _HISTORY, _PRESENCE))
+
+
+class _Wanted:
+    """A channel that is subscribed, or about to be.
+
+    Attributes:
+        channel: its name.
+        done: ends when the server has confirmed it.
+        waiters: who wait for that.
+    """
+
+    __slots__ = ("channel", "done", "waiters")
+
+    def __init__(self, channel: str, done: asyncio.Future[Any]) -> None:
+        self.channel = channel
+        self.done = done
+        self.waiters = 0
+
+
+class RedisBroker:
+    """A `Broker` on Redis.
+
+    Concurrency: all steps share one connection for commands, one for subscriptions (in a cluster,
+    a pair for each master), and go out in the order of the calls. Cancelling a call gets nothing
+    out of step; whether its step happened is unknown then.
+
+    Only what servers replicate before they answer survives their loss: a replica that takes over
+    may lack the newest publications, and give their offsets to others.
+
+    Args:
+        address: ``redis://``, ``rediss://``, ``unix://``, ``redis+cluster://`` or
+            ``redis+sentinel://``.
+        prefix: begins the names of all keys and subjects.
+
+    Raises:
+        ConfigurationError: the address cannot be read.
+    """
+
+    reliable: ClassVar[bool] = False
+
+    def __init__(self, address: str, *, prefix: str = "pongee") -> None:
+        self._address = parse_address(address)
+        self._prefix = prefix
+        # Keys belong to a database, subjects do not.
+        self._told = f"{prefix}.{self._address.db}" if self._address.db else prefix
+        self._sink: Sink | None = None
+        self._own: tuple[bytes, ...] = ()
+        self._wanted: dict[bytes, _Wanted] = {}
+        self._probes: dict[bytes, asyncio.Future[None]] = {}
+        self._probe_subject = b""
+        self._proven = False
+        self._unread = 0
+        self._servers = Servers(self._address, self._hear, self._broke, _SCRIPTS)
+        self._link = self._new_link()
+
+    def __repr__(self) -> str:
+        """Name the server, without secrets."""
+        return f"<RedisBroker {self._address.name}>"
+
+    @property
+    def health(self) -> Health:
+        """Whether the server can be reached."""
+        return self._link.health
+
+    async def start(self, sink: Sink, node: str) -> None:
+        """Connect, and keep connecting."""
+        await self.stop()
+        self._sink = sink
+        self._own = (f"{self._told}:control".encode(), f"{self._told}:node:{node}".encode())
+        self._probe_subject = f"{self._told}:probe:{node}:{secrets.token_hex(4)}:".encode()
+        self._proven = False
+        self._link = self._new_link()
+        try:
+            await self._link.start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Disconnect, and forget the sink and the subscriptions."""
+        self._sink = None
+        await self._link.stop()
+        self._wanted.clear()
+
+    async def subscribe(self, channel: str) -> None:
+        """Hand over what is published from now on; returns when the server has confirmed it."""
+        self._link.check()
+        subject = self._subject(channel)
+        wanted = self._wanted.get(subject)
+        if wanted is None:
+            shard = self._servers.of(subject)
+            done = shard.ears.change(shard.s + "SUBSCRIBE", subject)
+            wanted = self._wanted[subject] = _Wanted(channel, done)
+        if wanted.done.done() and wanted.done.exception() is None:
+            return
+        wanted.waiters += 1
+        try:
+            await asyncio.shield(wanted.done)
+        except BaseException:
+            # Nobody may rely on it; who waits besides us does, or learns of the same failure.
+            if wanted.waiters == 1 and self._wanted.get(subject) is wanted:
+                self._forget(subject)
+            raise
+        finally:
+            wanted.waiters -= 1
+
+    async def unsubscribe(self, channel: str) -> None:
+        """Hand over no more, from this very moment."""
+        subject = self._subject(channel)
+        if subject in self._wanted:
+            self._forget(subject)
+
+    async def publish(
+        self,
+        channel: str,
+        publication: Publication,
+        stream: Stream | None,
+        *,
+        idempotency_key: str | None = None,
+        idempotency_window: float = 300.0,
+    ) -> Position:
+        """Append and hand over in one step at the server."""
+        self._link.check()
+        if publication.offset or publication.epoch:
+            publication = msgspec.structs.replace(publication, offset=0, epoch="")
+        data = _encode(publication)
+        subject = self._subject(channel)
+        shard = self._servers.of(subject)
+        verb = shard.s + "PUBLISH"
+        keys: list[bytes] = []
+        if idempotency_key is not None:
+            keys.append(self._key(f"once:{len(channel)}", channel, f":{idempotency_key}"))
+        window = _milliseconds(idempotency_window)
+        if stream is not None:
+            keys = [self._key("stream", channel), self._key("meta", channel), *keys]
+            ages = stream.size, _milliseconds(stream.ttl), _milliseconds(stream.meta_ttl)
+            answer = await self._run(
+                shard, _PUBLISH, keys, verb, subject, data, *ages, new_epoch(), window
+            )
+        elif keys:
+            answer = await self._run(
+                shard, _PUBLISH_ONCE, keys, verb, subject, b"p0::" + data, window
+            )
+        else:
+            await self._ask(shard, verb, subject, b"p0::" + data)
+            return NOWHERE
+        offset, _, epoch = answer.partition(b":")
+        return Position(int(offset), epoch.decode())
+
+    async def history(
+        self,
+        channel: str,
+        stream: Stream,
+        *,
+        since: Position | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> Page:
+        """Read what is kept."""
+        unused = min(stream.meta_ttl, max(stream.ttl, REDIS_UNUSED))
+        name, offset, entries = await self._run(
+            self._shard(channel),
+            _HISTORY,
+            [self._key("stream", channel), self._key("meta", channel)],
+            stream.size,
+            *map(_milliseconds, (stream.ttl, stream.meta_ttl, unused)),
+            new_epoch(),
+            "" if since is None else since.offset,
+            "" if limit is None else max(0, limit),
+            int(reverse),
+        )
+        epoch = name.decode()
+        publications = []
+        for place, (_, _, _, data) in entries:
+            publication = self._read_publication(data, int(place.partition(b"-")[0]), epoch)
+            if publication is not None:
+                publications.append(publication)
+        return Page(publications, Position(int(offset), epoch))
+
+    async def remove_history(self, channel: str) -> None:
+        """Forget the publications that are kept."""
+        await self._ask(self._shard(channel), "UNLINK", self._key("stream", channel))
+
+    async def join(self, channel: str, info: ClientInfo) -> None:
+        """Tell every subscribed process."""
+        await self._say(channel, b"j" + _encode(info))
+
+    async def leave(self, channel: str, info: ClientInfo) -> None:
+        """Tell every subscribed process."""
+        await self._say(channel, b"l" + _encode(info))
+
+    async def add_presence(self, channel: str, info: ClientInfo, ttl: float) -> None:
+        """Enter `info.client`, or renew its lease."""
+        await self._attend(
+            channel, "add", info.client, _milliseconds(ttl), info.user, _encode(info)
+        )
+
+    async def remove_presence(self, channel: str, client: str, user: str) -> None:
+        """Strike `client` out."""
+        await self._attend(channel, "remove", client)
+
+    async def presence(self, channel: str) -> Mapping[str, ClientInfo]:
+        """Who is there."""
+        there = {}
+        for entry in await self._attend(channel, "read"):
+            length, _, rest = entry.partition(b":")
+            try:
+                info = _decode_info(rest[int(length) :])
+            except (msgspec.DecodeError, ValueError):
+                self._cannot_read("an entry of presence")
+            else:
+                there[info.client] = info
+        return there
+
+    async def presence_counts(self, channel: str) -> Counts:
+        """How many are there; nobody is read for it."""
+        return Counts(*await self._attend(channel, "count"))
+
+    async def control(self, data: bytes, node: str | None = None) -> None:
+        """Send `data` to one node, or to all."""
+        self._link.check()
+        subject = f"{self._told}:control" if node is None else f"{self._told}:node:{node}"
+        await self._ask(self._servers.shards[0], "PUBLISH", subject, data)
+
+    async def put(self, name: str, data: bytes) -> None:
+        """Keep `data` under `name`."""
+        key = f"{self._prefix}:note:{name}".encode()
+        self._link.check()
+        await self._ask(self._servers.of(key), "SET", key, data)
+
+    async def get(self, name: str) -> bytes | None:
+        """Return what is kept under `name`."""
+        key = f"{self._prefix}:note:{name}".encode()
+        self._link.check()
+        found: bytes | None = await self._ask(self._servers.of(key), "GET", key)
+        return found
+
+    # Names. The kind comes first and the channel last, so that no channel's name can be taken for
+    # another's; and "c." before it, since empty braces would not count.
+
+    def _key(self, kind: str, channel: str, more: str = "") -> bytes:
+        return f"{self._prefix}:{kind}:{{c.{channel}}}{more}".encode()
+
+    def _subject(self, channel: str) -> bytes:
+        return f"{self._told}:channel:{{c.{channel}}}".encode()
+
+    # Asking.
+
+    def _shard(self, channel: str) -> Shard:
+        self._link.check()
+        return self._servers.of(self._subject(channel))
+
+    async def _say(self, channel: str, message: bytes) -> None:
+        shard = self._shard(channel)
+        await self._ask(shard, shard.s + "PUBLISH", self._subject(channel), message)
+
+    async def _attend(self, channel: str, *arguments: Any) -> Any:
+        keys = [self._key(kind, channel) for kind in ("leases", "present", "users")]
+        return await self._run(self._shard(channel), _PRESENCE, keys, *arguments)
+
+    async def _run(self, shard: Shard, script: _Script, keys: list[bytes], *arguments: Any) -> Any:
+        """Run `script`; a server that was started anew learns it first."""
+        rest = (len(keys), *keys, *arguments)
+        try:
+            return await shard.commands.ask("EVALSHA", script.sha, *rest)
+        except NoScriptError:
+            return await self._ask(shard, "EVAL", script.text, *rest)
+        except ResponseError as error:
+            return await self._try_elsewhere(error, "EVAL", script.text, *rest)
+
+    async def _ask(self, shard: Shard, *command: Any) -> Any:
+        try:
+            return await shard.commands.ask(*command)
+        except ResponseError as error:
+            return await self._try_elsewhere(error, *command)
+
+    async def _try_elsewhere(self, error: ResponseError, *command: Any) -> Any:
+        """Ask the server that the first one named, or fail; nothing has happened yet."""
+        reason = f"{self._address.name}: {told(error)}"
+        if isinstance(error, MovedError):
+            shard = self._servers.moved(error)
+            if shard is not None:
+                try:
+                    return await shard.commands.ask(*command)
+                except ResponseError as second:
+                    reason = f"{self._address.name}: {told(second)}"
+            else:
+                self._broke(reason)  # the servers are others now
+        elif "READONLY" in reason:
+            self._broke(reason)  # another server is the master now
+        raise BrokerUnavailable(reason) from None
+
+    # The link.
+
+    def _new_link(self) -> Link:
+        return Link(
+            self._address.name,
+            open=self._open,
+            probe=self._probe,
+            close=self._servers.close,
+            changed=self._changed,
+        )
+
+    async def _open(self) -> None:
+        try:
+            await self._servers.open()
+        except ConfigurationError as error:
+            if self._proven:  # it has worked before, and may again
+                raise BrokerUnavailable(str(error)) from None
+            raise
+        shards = self._servers.shards
+        await shards[0].ears.change("SUBSCRIBE", *self._own)
+        for number, shard in enumerate(shards):
+            await shard.ears.change("SUBSCRIBE", self._probe_subject + b"%d" % number)
+        subjects = list(self._wanted)
+        for first in range(0, len(subjects), REDIS_CHUNK):
+            await self._subscribe_again(subjects[first : first + REDIS_CHUNK])
+
+    async def _subscribe_again(self, subjects: list[bytes]) -> None:
+        by_shard: dict[Shard, list[bytes]] = {}
+        for subject in subjects:
+            if subject in self._wanted:  # nobody has left meanwhile
+                by_shard.setdefault(self._servers.of(subject), []).append(subject)
+        done = []
+        for shard, some in by_shard.items():
+            if shard.s:  # one command may not name several slots
+                done += [shard.ears.change("SSUBSCRIBE", one) for one in some]
+            else:
+                done.append(shard.ears.change("SUBSCRIBE", *some))
+        await asyncio.gather(*done)
+
+    async def _probe(self) -> None:
+        await asyncio.gather(
+            *(self._probe_one(shard, number) for number, shard in enumerate(self._servers.shards))
+        )
+        self._proven = True
+
+    async def _probe_one(self, shard: Shard, number: int) -> None:
+        token = secrets.token_bytes(8)
+        came = self._probes[token] = asyncio.get_running_loop().create_future()
+        try:
+            await self._ask(shard, "PUBLISH", self._probe_subject + b"%d" % number, token)
+            await came
+        finally:
+            del self._probes[token]
+
+    def _broke(self, reason: str) -> None:
+        self._link.broke(reason)
+
+    def _changed(self, up: bool) -> None:
+        if self._sink is not None:
+            self._sink.on_link(up)
+
+    def _forget(self, subject: bytes) -> None:
+        del self._wanted[subject]
+        try:
+            shard = self._servers.of(subject)
+            shard.ears.change(shard.s + "UNSUBSCRIBE", subject)
+        except BrokerUnavailable:
+            pass  # it is forgotten with the connection
+
+    # What is heard.
+
+    def _hear(self, subject: bytes, message: bytes) -> None:
+        sink = self._sink
+        if sink is None:
+            return
+        wanted = self._wanted.get(subject)
+        try:
+            if wanted is not None:
+                self._tell(sink, wanted.channel, message)
+            elif subject in self._own:
+                sink.on_control(message)
+            elif subject.startswith(self._probe_subject):
+                came = self._probes.get(message)
+                if came is not None and not came.done():
+                    came.set_result(None)
+        except Exception:
+            logger.exception("a sink raised at a message")
+
+    def _tell(self, sink: Sink, channel: str, message: bytes) -> None:
+        kind = message[:1]
+        if kind == b"p":
+            try:
+                middle = message.index(b":")
+                end = message.index(b":", middle + 1)
+                offset, epoch = int(message[1:middle]), message[middle + 1 : end].decode()
+            except ValueError:
+                self._cannot_read("a message")
+                return
+            publication = self._read_publication(message[end + 1 :], offset, epoch)
+            if publication is not None:
+                sink.on_publication(channel, publication)
+            return
+        try:
+            info = _decode_info(message[1:])
+        except (msgspec.DecodeError, ValueError):
+            self._cannot_read("a message")
+            return
+        if kind == b"j":
+            sink.on_join(channel, info)
+        elif kind == b"l":
+            sink.on_leave(channel, info)
+
+    def _read_publication(self, data: bytes, offset: int, epoch: str) -> Publication | None:
+        try:
+            publication = _decode_publication(data)
+        except (msgspec.DecodeError, ValueError):
+            self._cannot_read("a publication")
+            return None
+        publication.offset = offset
+        publication.epoch = epoch
+        return publication
+
+    def _cannot_read(self, what: str) -> None:
+        """Say so once: somebody else may write under our names, again and again."""
+        self._unread += 1
+        if self._unread == 1:
+            logger.warning(
+                "%s: %s that cannot be read is ignored, and so will be others; another version, or "
+                "something that is not Pongee, writes under the prefix %s",
+                self._address.name,
+                what,
+                self._prefix,
+            )
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, math.ceil(min(seconds * 1000, _LONGEST)))

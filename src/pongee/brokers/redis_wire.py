@@ -1,0 +1,261 @@
+"""One connection to a Redis server that many use at once, without waiting for each other.
+
+What is asked in one turn of the event loop goes out in one write, and answers are matched in their
+order. So nobody who stops waiting can get them out of step: the answer still comes, and is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError, ResponseError
+
+from pongee.errors import BrokerUnavailable
+from pongee.limits import BROKER_TIMEOUT, REDIS_SECOND_LOOK, REDIS_UNSENT, REDIS_WAITING
+
+__all__ = ["Commands", "Ears", "told"]
+
+logger = logging.getLogger("pongee.brokers")
+
+Argument = str | bytes | int
+
+_Waiting = tuple[float, "asyncio.Future[Any]", tuple[bytes, bytes] | None]
+"""Until when, who, and which acknowledgement of what."""
+
+
+def told(error: Exception) -> str:
+    """What the server said, with its code, in one line."""
+    code = getattr(error, "status_code", None)
+    text = " ".join(str(error).split())[:200]
+    return f"{code} {text}" if code and not text.startswith(code) else text
+
+
+class _Wire:
+    """What both kinds of connection have in common.
+
+    Args:
+        connection: not connected yet.
+        name: of the server, for errors.
+        ended: is told once why the connection is of no use any more, unless it was closed by us.
+    """
+
+    def __init__(
+        self, connection: AbstractConnection, name: str, ended: Callable[[str], None]
+    ) -> None:
+        self.name = name
+        self._connection = connection
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[_Waiting] = deque()
+        self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._heard = 0.0
+        self._over: str | None = "not connected"
+
+    async def open(self) -> None:
+        """Connect and log in; raises what redis-py raises."""
+        await self._connection.connect()  # type: ignore[no-untyped-call]
+        self._over = None
+        self._heard = self._loop.time()
+        self._tasks = [self._loop.create_task(self._send()), self._loop.create_task(self._read())]
+
+    async def close(self) -> None:
+        """End it; whoever waits gets `BrokerUnavailable`. Idempotent."""
+        self._fail(f"{self.name}: the connection was closed")
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        writer = self._connection._writer
+        if writer is not None:
+            # Not in order: a server that hangs would never take what is still to be sent.
+            writer.transport.abort()
+        with suppress(RedisError, OSError):
+            await self._connection.disconnect()
+
+    def _queue(self, parts: Iterable[bytes], *kinds: tuple[bytes, bytes] | None) -> Any:
+        """Send a command, and return the future of its last answer."""
+        if self._over is not None:
+            raise BrokerUnavailable(self._over)
+        if len(self._waiting) >= REDIS_WAITING or self._unsent_bytes >= REDIS_UNSENT:
+            raise BrokerUnavailable(f"{self.name}: too much waits for its answer")
+        for part in parts:
+            self._unsent.append(part)
+            self._unsent_bytes += len(part)
+        self._wake.set()
+        until = self._loop.time() + BROKER_TIMEOUT
+        if not self._waiting:
+            self._heard = until - BROKER_TIMEOUT
+        for kind in kinds:
+            future: asyncio.Future[Any] = self._loop.create_future()
+            self._waiting.append((until, future, kind))
+        if self._timer is None:
+            self._timer = self._loop.call_at(until, self._watch)
+        return future
+
+    async def _send(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                batch, self._unsent = self._unsent, []
+                self._unsent_bytes = 0
+                await self._connection.send_packed_command(batch, check_health=False)
+        except (RedisError, OSError) as error:
+            self._lost(f"{self.name}: {told(error)}")
+
+    async def _read(self) -> None:
+        read = self._connection.read_response
+        try:
+            while True:
+                answer: Any
+                try:
+                    answer = await read(
+                        disable_decoding=True, timeout=math.inf, disconnect_on_error=False
+                    )
+                except ResponseError as error:
+                    answer = error
+                self._heard = self._loop.time()
+                self._take(answer)
+        except (RedisError, OSError) as error:
+            self._lost(f"{self.name}: {told(error)}")
+        except Exception as error:
+            logger.exception("a connection to %s", self.name)
+            self._lost(f"{self.name}: {type(error).__name__}")
+
+    def _take(self, answer: Any) -> None:
+        raise NotImplementedError
+
+    def _answer(self, answer: Any) -> None:
+        """Give `answer` to who has waited longest."""
+        _, future, _ = self._waiting.popleft()
+        if not future.done():  # else nobody waits any more
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+    def _watch(self, second: bool = False) -> None:
+        """Let go of who has waited too long; the connection is lost if nothing at all comes."""
+        self._timer = None
+        if not self._waiting:
+            return
+        now = self._loop.time()
+        if now < self._waiting[0][0]:
+            self._timer = self._loop.call_at(self._waiting[0][0], self._watch)
+        elif not second:
+            # It may have been us who did not look: then answers are taken before the next look.
+            self._timer = self._loop.call_later(REDIS_SECOND_LOOK, self._watch, True)
+        elif now - self._heard >= BROKER_TIMEOUT:
+            self._lost(f"{self.name}: no answer within {BROKER_TIMEOUT:g} s")
+        else:
+            self._let_go(now)
+            self._timer = self._loop.call_later(REDIS_SECOND_LOOK, self._watch, True)
+
+    def _let_go(self, now: float) -> None:
+        for until, future, _ in self._waiting:
+            if until > now:
+                break
+            _refuse(future, f"{self.name}: no answer within {BROKER_TIMEOUT:g} s")
+
+    def _lost(self, reason: str) -> None:
+        if self._over is None:
+            self._fail(reason)
+            self._ended(reason)
+
+    def _fail(self, reason: str) -> None:
+        self._over = self._over or reason
+        waiting, self._waiting = self._waiting, deque()
+        self._unsent.clear()
+        for _, future, _ in waiting:
+            _refuse(future, reason)
+
+
+def _refuse(future: asyncio.Future[Any], reason: str) -> None:
+    if not future.done():
+        future.set_exception(BrokerUnavailable(reason))
+        future.exception()  # so that nobody need look; whoever waits gets it all the same
+
+
+class Commands(_Wire):
+    """A connection for commands, of which each has one answer."""
+
+    def ask(self, *command: Argument) -> asyncio.Future[Any]:
+        """Send `command`; the future gets its answer, or `ResponseError` from the server.
+
+        Cancellation: the answer is dropped when it comes, others get theirs.
+
+        Raises:
+            BrokerUnavailable: at once or from the future.
+        """
+        future: asyncio.Future[Any] = self._queue(self._connection.pack_command(*command), None)
+        return future
+
+    def _take(self, answer: Any) -> None:
+        if self._waiting:
+            self._answer(answer)
+        else:
+            self._lost(f"{self.name}: an answer that nobody asked for")
+
+
+class Ears(_Wire):
+    """A connection that subscribes.
+
+    Args:
+        connection: not connected yet.
+        name: of the server, for errors.
+        ended: as for every wire.
+        hear: takes a subject and a message.
+    """
+
+    def __init__(
+        self,
+        connection: AbstractConnection,
+        name: str,
+        ended: Callable[[str], None],
+        hear: Callable[[bytes, bytes], None],
+    ) -> None:
+        super().__init__(connection, name, ended)
+        self._hear = hear
+
+    def change(self, verb: str, *subjects: bytes) -> asyncio.Future[Any]:
+        """Subscribe or unsubscribe; the future ends when the server has done the last of them.
+
+        Args:
+            verb: ``SUBSCRIBE`` or ``UNSUBSCRIBE``; with S before them for those of one shard.
+            subjects: one or more.
+
+        Raises:
+            BrokerUnavailable: at once or from the future.
+        """
+        kind = verb.lower().encode()
+        parts = self._connection.pack_command(verb, *subjects)
+        future: asyncio.Future[Any] = self._queue(parts, *((kind, one) for one in subjects))
+        return future
+
+    def _take(self, answer: Any) -> None:
+        if isinstance(answer, Exception):
+            # Which of the subjects it is about is not said, so that the order is lost.
+            self._lost(f"{self.name}: {told(answer)}")
+            return
+        kind, subject, what = answer
+        if kind in (b"message", b"smessage"):
+            self._hear(subject, what)
+        elif self._waiting and self._waiting[0][2] == (kind, subject):
+            self._answer(None)
+        else:
+            self._lost(f"{self.name}: {kind.decode()} that was not asked for")
