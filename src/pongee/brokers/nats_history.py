@@ -145,7 +145,7 @@ class History:
         return Page(found[: wanted.most], last.position)
 
     async def remove(self, channel: str) -> None:
-        """Say that all publications are gone, and have them removed."""
+        """Remove all publications, and say so."""
         subject = self._server.names.publications(channel)
         while True:
             stored = await self._server.last(self._log, subject)
@@ -156,6 +156,8 @@ class History:
             more = b"Nats-TTL: %s\r\n" % ttl if ttl else b""
             headers = conditions(expected=last.sequence, more=more)
             message = pack(CLEARED, last.offset, last.epoch)
+            # First, because nothing can be stored where there is no space.
+            await self._server.remove(subject, last.sequence)
             try:
                 sequence = await self._server.store(subject, message, headers)
             except ServerError as error:

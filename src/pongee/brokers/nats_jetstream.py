@@ -36,8 +36,9 @@ _STORES_SEVERAL = (2, 12)
 
 _WRONG_SEQUENCE = (10071, 10164)
 _NO_STREAM = 10059
+_NO_JETSTREAM = (10076, 10039)
 _BATCH_LOST = (10176, 10210)
-"""Codes of JetStream. The last two: too many batches are under way."""
+"""Codes of JetStream. The last: too many batches are under way."""
 
 
 class ServerError(Exception):
@@ -238,6 +239,10 @@ class Server:
         more = header(end.headers, b"Nats-Num-Pending") not in (None, b"0")
         return [_stored(reply) for reply in replies], more
 
+    async def remove(self, subject: str, first: int) -> None:
+        """Remove the messages of `subject` before the sequence `first`."""
+        await self.api(f"STREAM.PURGE.{self.names.log}", {"filter": subject, "seq": first})
+
     def forget(self, subject: str, **which: int) -> None:
         """Have messages of `subject` removed some time; only to save space.
 
@@ -253,16 +258,12 @@ class Server:
         """Call JetStream's API.
 
         Raises:
-            ServerError: it said no.
-            ConfigurationError: it is not there.
+            ServerError: it said no, or is not there.
         """
         body = b"" if question is None else msgspec.json.encode(question)
         reply = await self.connection().ask(f"$JS.API.{method}", body, NO_HEADERS)
         if reply.status:
-            raise ConfigurationError(
-                f"broker: the server {self.name} keeps nothing: start it with JetStream "
-                "(nats-server -js, or jetstream {} in its configuration)"
-            )
+            raise ServerError(_NO_JETSTREAM[0], f"JetStream said {reply.why}")
         answer: dict[str, Any] = msgspec.json.decode(reply.data)
         if "error" in answer:
             problem = answer["error"]
@@ -291,6 +292,11 @@ class Server:
             try:
                 info = await self.learn_time(name)
             except ServerError as error:
+                if error.code in _NO_JETSTREAM:
+                    raise ConfigurationError(
+                        f"broker: the server {self.name} keeps nothing: start it with JetStream "
+                        "(nats-server -js, or jetstream {} in its configuration)"
+                    ) from None
                 if error.code != _NO_STREAM:
                     raise
                 await self.api(f"STREAM.CREATE.{name}", config)
