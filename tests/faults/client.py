@@ -201,6 +201,11 @@ class Subscriber:
         if self._line is not None:
             self._line.abort()
 
+    def stall(self) -> None:
+        """Read nothing more from this connection, as if it had vanished."""
+        if self._line is not None:
+            self._line.stall()
+
     async def _run(self) -> None:
         failures = 0
         while not self.finished:

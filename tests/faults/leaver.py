@@ -16,7 +16,7 @@ async def main(port: int, count: int) -> None:
     channels = [f"seen:{n}" for n in range(count)]
     client = Subscriber("leaver", channels, lambda: port, Ledger(), random.Random(0))
     client.start()
-    await eventually(lambda: client.settled, within=20)
+    await eventually(lambda: client.settled, within=60)
     sys.stdout.write("here\n")
     sys.stdout.flush()
     await asyncio.Event().wait()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from typing import Any
+
+import redis
 
 from tests.faults.fleet import BrokerServer, Worker, soon
 from tests.faults.relay import FaultyRelay
@@ -256,6 +259,9 @@ async def row_6(options: Options) -> Outcome:
                 await asyncio.sleep(1)
                 relay.refusing = False
             await asyncio.sleep(2)
+        if options.kind == "redis":
+            await asyncio.to_thread(_cut_subscriptions, _broker(world).url)
+            await asyncio.sleep(1)
         await until_green(world, RECONNECT_WITHIN)
         await world.heals("everybody hears again", 3)
         unanswered = len(world.publishers.tally.unanswered)
@@ -267,6 +273,13 @@ async def row_6(options: Options) -> Outcome:
         unsubscribed = [code for e in world.subscribers for _, code in e.figures.unsubscribed]
         world.outcome.note("unsubscribed to recover", counted(unsubscribed))
     return world.outcome
+
+
+def _cut_subscriptions(url: str) -> None:
+    """Let the server itself end every connection that is subscribed."""
+    with redis.Redis.from_url(url) as client:
+        killed: Any = client.client_kill_filter(_type="pubsub")
+    assert killed, "nobody was subscribed"
 
 
 async def row_7(options: Options) -> Outcome:
