@@ -1,7 +1,7 @@
 /* The load generator: one epoll loop, one command a line on stdin, one JSON answer a line on stdout.
  *
  * Written in C so that it can take half a million messages a second on one core and is never what
- * the benchmark measures. benchmarks/generator.py compiles it, starts it with a port of 127.0.0.1,
+ * the benchmark measures. benchmarks/generator.py compiles it, starts it with ports of 127.0.0.1, on which its connections take turns,
  * and is the only one to talk to it. Fields of a command are separated by tabs:
  *
  *   speak OUT IN                       templates of messages, see below
@@ -50,7 +50,7 @@ typedef enum { FREE, CONNECTING, UPGRADING, STEPPING, OPEN, LEAVING } State;
 typedef struct {
     int fd;
     State state;
-    int step;
+    int step, port;
     uint64_t sent, next; /* the sequence numbers to send, and to get, next */
     bool met;            /* it has got a message since `meet` began */
     uint32_t rest_size;  /* bytes of a frame that is not complete */
@@ -74,7 +74,7 @@ static struct {
 
 static Connection all[MOST + 1];
 static Connection *const publisher = &all[MOST];
-static int members, port, poller, source = 1;
+static int members, ports[8], port_count, next_port, poller, source = 1;
 static Template out, in;
 static uint8_t buffer[BUFFER];
 static enum { NOTHING, ECHO, PROBE, FANOUT, VISIT } mode;
@@ -224,7 +224,8 @@ static void publish(uint64_t when) { send_message(publisher, published++, when);
 
 static void connect_one(Connection *c) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), one = 1;
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    c->port = ports[next_port++ % port_count];
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)c->port)};
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     memset(c, 0, sizeof *c);
@@ -247,7 +248,7 @@ static void upgrade(Connection *c) {
                         "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nOrigin: http://127.0.0.1:%d\r\n"
                         "Upgrade: websocket\r\nConnection: Upgrade\r\n"
                         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-                        script.path, port, port);
+                        script.path, c->port, c->port);
     c->state = UPGRADING;
     watch(c, false, false);
     send_bytes(c, (uint8_t *)request, (size_t)size);
@@ -602,8 +603,8 @@ static void answer(double wall, double own) {
 }
 
 int main(int count, char **arguments) {
-    if (count != 2) return 2;
-    port = atoi(arguments[1]);
+    if (count < 2 || count > 9) return 2;
+    for (; port_count < count - 1; port_count++) ports[port_count] = atoi(arguments[port_count + 1]);
     poller = epoll_create1(0);
     signal(SIGPIPE, SIG_IGN);
     char *line = NULL;

@@ -1,7 +1,7 @@
 """The load generator's process: compiled from ``generator.c``, driven a command at a time.
 
-The workloads use it; one process speaks to one server. Every command has a time limit, here and in
-the program itself, and what goes wrong in a command raises.
+The workloads use it; one process speaks to one server, or to the workers of one application. Every
+command has a time limit, here and in the program itself, and what goes wrong in a command raises.
 """
 
 from __future__ import annotations
@@ -86,12 +86,15 @@ class Generator:
 
     Args:
         program: what `compile_generator` made.
-        port: of a server on 127.0.0.1.
+        ports: of servers on 127.0.0.1; connections take turns, the first at the first.
     """
 
-    def __init__(self, program: Path, port: int) -> None:
+    def __init__(self, program: Path, *ports: int) -> None:
         self._process = subprocess.Popen(
-            [str(program), str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+            [str(program), *map(str, ports)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
         )
 
     def command(self, *words: object) -> Outcome:

@@ -10,12 +10,19 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["ServerProcess", "allow_many_files", "describe_host", "running", "take_core"]
+__all__ = [
+    "ServerProcess",
+    "allow_many_files",
+    "cpu_clock",
+    "describe_host",
+    "running",
+    "take_core",
+]
 
 FILES = 16_384
 """Open files a process may need: 10,000 sockets, and then some."""
@@ -31,6 +38,8 @@ PACKAGES = (
     "python-socketio",
     "aiohttp",
     "picows",
+    "redis",
+    "hiredis",
 )
 
 
@@ -53,7 +62,7 @@ class ServerProcess:
         self.port = int(line)
         self._process = process
         self._waited = Path(f"/proc/{process.pid}/schedstat")
-        self._clock = _cpu_clock(process.pid)
+        self._clock = cpu_clock(process.pid)
 
     def cpu(self) -> float:
         """CPU seconds of all its threads so far, user and system."""
@@ -71,13 +80,18 @@ class ServerProcess:
 
 
 @contextmanager
-def running(core: int, sides: Sequence[str]) -> Iterator[list[ServerProcess]]:
+def running(
+    core: int, sides: Sequence[str], environment: Mapping[str, str] | None = None
+) -> Iterator[list[ServerProcess]]:
     """Start a fresh server process for each side on `core`, and kill them at the end."""
+    given = os.environ | dict(environment or {})
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for side in sides:
             command = [sys.executable, "-m", "benchmarks.serve", side, str(core)]
-            processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0))
+            processes.append(
+                subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0, env=given)
+            )
         yield [ServerProcess(*pair) for pair in zip(sides, processes, strict=True)]
     finally:
         for process in processes:
@@ -132,7 +146,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu_clock(pid: int) -> int:
+def cpu_clock(pid: int) -> int:
     """Find the CPU clock of another process: clock_getcpuclockid(3)."""
     clock = ctypes.c_int()
     error = ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(clock))

@@ -1,13 +1,22 @@
-"""python-socketio on uvicorn's default WebSocket class, with its rooms."""
+"""python-socketio on uvicorn's default WebSocket class, with its rooms.
+
+If it is told of a Redis, it has its Redis manager too.
+"""
 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 # It has no type hints, and they would be all that this file needs of an import statement.
 socketio: Any = importlib.import_module("socketio")
-server: Any = socketio.AsyncServer(async_mode="asgi", transports=["websocket"])
+# With workers of the same application, if there are any.
+redis = os.environ.get("BENCHMARK_REDIS")
+manager: Any = socketio.AsyncRedisManager(redis) if redis else None
+server: Any = socketio.AsyncServer(
+    async_mode="asgi", transports=["websocket"], client_manager=manager
+)
 app: Any = socketio.ASGIApp(server)
 
 
