@@ -16,26 +16,30 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, ClassVar
 
-import msgspec
 from redis.exceptions import MovedError, NoScriptError, ResponseError
 
 from pongee.brokers.base import Counts, Health, Page, Sink, Stream
 from pongee.brokers.link import Link
 from pongee.brokers.redis_address import parse_address
+from pongee.brokers.redis_messages import (
+    Reader,
+    read_position,
+    write_client,
+    write_message,
+    write_presence,
+    write_publication,
+)
 from pongee.brokers.redis_shards import Servers, Shard
+from pongee.brokers.redis_subscriptions import Subscriptions
 from pongee.brokers.redis_wire import told
-from pongee.channels.publication import NOWHERE, ClientInfo, Position, Publication
+from pongee.channels.publication import NOWHERE, ClientInfo, Position, Presence, Publication
 from pongee.channels.stream import new_epoch
 from pongee.errors import BrokerUnavailable, ConfigurationError
-from pongee.limits import REDIS_CHUNK, REDIS_UNUSED
+from pongee.limits import REDIS_UNUSED
 
 __all__ = ["RedisBroker"]
 
 logger = logging.getLogger("pongee.brokers")
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode_publication = msgspec.msgpack.Decoder(Publication).decode
-_decode_info = msgspec.msgpack.Decoder(ClientInfo).decode
 
 _LONGEST = 2**52
 """Milliseconds; the server calculates with no more."""
@@ -54,23 +58,6 @@ _PUBLISH_ONCE = _Script("publish_once.lua")
 _HISTORY = _Script("history.lua")
 _PRESENCE = _Script("presence.lua")
 _SCRIPTS = tuple(one.text for one in (_PUBLISH, _PUBLISH_ONCE, _HISTORY, _PRESENCE))
-
-
-class _Wanted:
-    """A channel that is subscribed, or about to be.
-
-    Attributes:
-        channel: its name.
-        done: ends when the server has confirmed it.
-        waiters: who wait for that.
-    """
-
-    __slots__ = ("channel", "done", "waiters")
-
-    def __init__(self, channel: str, done: asyncio.Future[Any]) -> None:
-        self.channel = channel
-        self.done = done
-        self.waiters = 0
 
 
 class RedisBroker:
@@ -101,12 +88,12 @@ class RedisBroker:
         self._told = f"{prefix}.{self._address.db}" if self._address.db else prefix
         self._sink: Sink | None = None
         self._own: tuple[bytes, ...] = ()
-        self._wanted: dict[bytes, _Wanted] = {}
         self._probes: dict[bytes, asyncio.Future[None]] = {}
         self._probe_subject = b""
         self._proven = False
-        self._unread = 0
         self._servers = Servers(self._address, self._hear, self._broke, _SCRIPTS)
+        self._subscriptions = Subscriptions(self._servers)
+        self._reader = Reader(self._address.name, prefix)
         self._link = self._new_link()
 
     def __repr__(self) -> str:
@@ -136,35 +123,16 @@ class RedisBroker:
         """Disconnect, and forget the sink and the subscriptions."""
         self._sink = None
         await self._link.stop()
-        self._wanted.clear()
+        self._subscriptions.clear()
 
     async def subscribe(self, channel: str) -> None:
         """Hand over what is published from now on; returns when the server has confirmed it."""
         self._link.check()
-        subject = self._subject(channel)
-        wanted = self._wanted.get(subject)
-        if wanted is None:
-            shard = self._servers.of(subject)
-            done = shard.ears.change(shard.s + "SUBSCRIBE", subject)
-            wanted = self._wanted[subject] = _Wanted(channel, done)
-        if wanted.done.done() and wanted.done.exception() is None:
-            return
-        wanted.waiters += 1
-        try:
-            await asyncio.shield(wanted.done)
-        except BaseException:
-            # Nobody may rely on it; who waits besides us does, or learns of the same failure.
-            if wanted.waiters == 1 and self._wanted.get(subject) is wanted:
-                self._forget(subject)
-            raise
-        finally:
-            wanted.waiters -= 1
+        await self._subscriptions.add(self._subject(channel), channel)
 
     async def unsubscribe(self, channel: str) -> None:
         """Hand over no more, from this very moment."""
-        subject = self._subject(channel)
-        if subject in self._wanted:
-            self._forget(subject)
+        self._subscriptions.remove(self._subject(channel))
 
     async def publish(
         self,
@@ -177,9 +145,7 @@ class RedisBroker:
     ) -> Position:
         """Append and hand over in one step at the server."""
         self._link.check()
-        if publication.offset or publication.epoch:
-            publication = msgspec.structs.replace(publication, offset=0, epoch="")
-        data = _encode(publication)
+        data = write_publication(publication)
         subject = self._subject(channel)
         shard = self._servers.of(subject)
         verb = shard.s + "PUBLISH"
@@ -195,13 +161,12 @@ class RedisBroker:
             )
         elif keys:
             answer = await self._run(
-                shard, _PUBLISH_ONCE, keys, verb, subject, b"p0::" + data, window
+                shard, _PUBLISH_ONCE, keys, verb, subject, write_message(data), window
             )
         else:
-            await self._ask(shard, verb, subject, b"p0::" + data)
+            await self._ask(shard, verb, subject, write_message(data))
             return NOWHERE
-        offset, _, epoch = answer.partition(b":")
-        return Position(int(offset), epoch.decode())
+        return read_position(answer)
 
     async def history(
         self,
@@ -226,12 +191,7 @@ class RedisBroker:
             int(reverse),
         )
         epoch = name.decode()
-        publications = []
-        for place, (_, _, _, data) in entries:
-            publication = self._read_publication(data, int(place.partition(b"-")[0]), epoch)
-            if publication is not None:
-                publications.append(publication)
-        return Page(publications, Position(int(offset), epoch))
+        return Page(self._reader.page(entries, epoch), Position(int(offset), epoch))
 
     async def remove_history(self, channel: str) -> None:
         """Forget the publications that are kept."""
@@ -239,16 +199,16 @@ class RedisBroker:
 
     async def join(self, channel: str, info: ClientInfo) -> None:
         """Tell every subscribed process."""
-        await self._say(channel, b"j" + _encode(info))
+        await self._say(channel, write_presence(Presence(info, left=False)))
 
     async def leave(self, channel: str, info: ClientInfo) -> None:
         """Tell every subscribed process."""
-        await self._say(channel, b"l" + _encode(info))
+        await self._say(channel, write_presence(Presence(info, left=True)))
 
     async def add_presence(self, channel: str, info: ClientInfo, ttl: float) -> None:
         """Enter `info.client`, or renew its lease."""
         await self._attend(
-            channel, "add", info.client, _milliseconds(ttl), info.user, _encode(info)
+            channel, "add", info.client, _milliseconds(ttl), info.user, write_client(info)
         )
 
     async def remove_presence(self, channel: str, client: str, user: str) -> None:
@@ -257,16 +217,7 @@ class RedisBroker:
 
     async def presence(self, channel: str) -> Mapping[str, ClientInfo]:
         """Who is there."""
-        there = {}
-        for entry in await self._attend(channel, "read"):
-            length, _, rest = entry.partition(b":")
-            try:
-                info = _decode_info(rest[int(length) :])
-            except (msgspec.DecodeError, ValueError):
-                self._cannot_read("an entry of presence")
-            else:
-                there[info.client] = info
-        return there
+        return self._reader.present(await self._attend(channel, "read"))
 
     async def presence_counts(self, channel: str) -> Counts:
         """How many are there; nobody is read for it."""
@@ -368,22 +319,7 @@ class RedisBroker:
         await shards[0].ears.change("SUBSCRIBE", *self._own)
         for number, shard in enumerate(shards):
             await shard.ears.change("SUBSCRIBE", self._probe_subject + b"%d" % number)
-        subjects = list(self._wanted)
-        for first in range(0, len(subjects), REDIS_CHUNK):
-            await self._subscribe_again(subjects[first : first + REDIS_CHUNK])
-
-    async def _subscribe_again(self, subjects: list[bytes]) -> None:
-        by_shard: dict[Shard, list[bytes]] = {}
-        for subject in subjects:
-            if subject in self._wanted:  # nobody has left meanwhile
-                by_shard.setdefault(self._servers.of(subject), []).append(subject)
-        done = []
-        for shard, some in by_shard.items():
-            if shard.s:  # one command may not name several slots
-                done += [shard.ears.change("SSUBSCRIBE", one) for one in some]
-            else:
-                done.append(shard.ears.change("SUBSCRIBE", *some))
-        await asyncio.gather(*done)
+        await self._subscriptions.renew()
 
     async def _probe(self) -> None:
         await asyncio.gather(
@@ -407,24 +343,16 @@ class RedisBroker:
         if self._sink is not None:
             self._sink.on_link(up)
 
-    def _forget(self, subject: bytes) -> None:
-        del self._wanted[subject]
-        try:
-            shard = self._servers.of(subject)
-            shard.ears.change(shard.s + "UNSUBSCRIBE", subject)
-        except BrokerUnavailable:
-            pass  # it is forgotten with the connection
-
     # What is heard.
 
     def _hear(self, subject: bytes, message: bytes) -> None:
         sink = self._sink
         if sink is None:
             return
-        wanted = self._wanted.get(subject)
+        channel = self._subscriptions.channel(subject)
         try:
-            if wanted is not None:
-                self._tell(sink, wanted.channel, message)
+            if channel is not None:
+                self._tell(sink, channel, self._reader.message(message))
             elif subject in self._own:
                 sink.on_control(message)
             elif subject.startswith(self._probe_subject):
@@ -434,51 +362,11 @@ class RedisBroker:
         except Exception:
             logger.exception("a sink raised at a message")
 
-    def _tell(self, sink: Sink, channel: str, message: bytes) -> None:
-        kind = message[:1]
-        if kind == b"p":
-            try:
-                middle = message.index(b":")
-                end = message.index(b":", middle + 1)
-                offset, epoch = int(message[1:middle]), message[middle + 1 : end].decode()
-            except ValueError:
-                self._cannot_read("a message")
-                return
-            publication = self._read_publication(message[end + 1 :], offset, epoch)
-            if publication is not None:
-                sink.on_publication(channel, publication)
-            return
-        try:
-            info = _decode_info(message[1:])
-        except (msgspec.DecodeError, ValueError):
-            self._cannot_read("a message")
-            return
-        if kind == b"j":
-            sink.on_join(channel, info)
-        elif kind == b"l":
-            sink.on_leave(channel, info)
-
-    def _read_publication(self, data: bytes, offset: int, epoch: str) -> Publication | None:
-        try:
-            publication = _decode_publication(data)
-        except (msgspec.DecodeError, ValueError):
-            self._cannot_read("a publication")
-            return None
-        publication.offset = offset
-        publication.epoch = epoch
-        return publication
-
-    def _cannot_read(self, what: str) -> None:
-        """Say so once: somebody else may write under our names, again and again."""
-        self._unread += 1
-        if self._unread == 1:
-            logger.warning(
-                "%s: %s that cannot be read is ignored, and so will be others; another version, or "
-                "something that is not Pongee, writes under the prefix %s",
-                self._address.name,
-                what,
-                self._prefix,
-            )
+    def _tell(self, sink: Sink, channel: str, what: Publication | Presence | None) -> None:
+        if isinstance(what, Publication):
+            sink.on_publication(channel, what)
+        elif isinstance(what, Presence):
+            (sink.on_leave if what.left else sink.on_join)(channel, what.info)
 
 
 def _milliseconds(seconds: float) -> int:
