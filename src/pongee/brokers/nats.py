@@ -160,13 +160,12 @@ class NatsBroker:
         idempotency_window: float = 300.0,
     ) -> Position:
         """Append to the stream, if there is one, and hand over to every subscribed process."""
-        self._link.check()
-        body = encode_publication(publication)
-        if stream is not None:
-            return await self._publisher.publish(
-                channel, body, stream, idempotency_key, idempotency_window
-            )
         async with self._server.deadline():
+            body = encode_publication(publication)
+            if stream is not None:
+                return await self._publisher.publish(
+                    channel, body, stream, idempotency_key, idempotency_window
+                )
             if idempotency_key is not None:
                 await self._publisher.publish_once(
                     channel, body, idempotency_key, idempotency_window

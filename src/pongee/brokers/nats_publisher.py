@@ -69,6 +69,9 @@ _FEW = 64
 """Publications that are rather stored one after the other: a server takes milliseconds for a step
 of several, during which it stores nothing else, and a tenth of one for a single publication."""
 
+_LATE = 0.05
+"""Seconds after which those that wait are stored in one step, however few: the server is far."""
+
 _Message = tuple[str, bytes, bytes]
 """A subject, what is stored there, and header lines."""
 
@@ -81,10 +84,11 @@ class _Job:
         post: sequence of the key's post; 0 before it is put up.
         seen: sequence up to which there is no publication with the key after the post.
         until: when the key is forgotten, seconds on the server's clock.
+        since: when it came, on the event loop's clock.
         same: others with the same key, which get the same position.
     """
 
-    __slots__ = ("body", "done", "key", "post", "same", "seen", "until", "window")
+    __slots__ = ("body", "done", "key", "post", "same", "seen", "since", "until", "window")
 
     def __init__(self, body: bytes, key: str | None, window: float) -> None:
         self.body = body
@@ -93,7 +97,9 @@ class _Job:
         self.post = self.seen = 0
         self.until = 0.0
         self.same: list[_Job] = []
-        self.done: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.since = loop.time()
+        self.done: asyncio.Future[Position] = loop.create_future()
 
     def got(self, position: Position) -> None:
         """Tell the publisher, and those with the same key."""
@@ -136,7 +142,8 @@ class _Lane:
         taken: list[_Job] = []
         keys: dict[str, _Job] = {}
         size = 0
-        most = NATS_BATCH if several and len(self.jobs) >= _FEW else 1
+        late = self.jobs[0].since < asyncio.get_running_loop().time() - _LATE
+        most = NATS_BATCH if several and (late or len(self.jobs) >= _FEW) else 1
         while self.jobs and len(taken) < most and (not taken or size < NATS_BATCH_BYTES):
             job = self.jobs.popleft()
             if job.done.done():

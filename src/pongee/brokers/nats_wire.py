@@ -151,6 +151,7 @@ class Wire(Client):
 
     async def drop(self) -> None:
         """Let go of the connection, whatever is still to be written: the server may hang."""
+        self.fail("the connection is over")
         self._pending.clear()
         self._pending_data_size = 0
         writer = getattr(self._transport, "_io_writer", None)
