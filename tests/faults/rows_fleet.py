@@ -124,7 +124,7 @@ async def leaving(options: Options) -> Outcome:
     """SIGTERM with 1,000 idle sockets and 10 that read nothing."""
     alone = replace(options, workers=1, subscribers=0, rate=200)
     window = 5.0
-    env = {"PONGEE_DRAIN_WINDOW": str(window), "PONGEE_DRAIN_DELAY": "0"}
+    env = {"PONGEE_DRAIN_WINDOW": str(window), "FAULTS_PING_INTERVAL": "60"}
     async with World.open(alone, env=env) as world:
         worker, ends = world.fleet.workers[0], list[tuple[float, int]]()
 
