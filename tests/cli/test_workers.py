@@ -6,12 +6,13 @@ import asyncio
 import os
 import signal
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
 
 import httpx
 import pytest
 
 from pongee.testing import Client, CloseFrame, connect
-from tests.cli.process import SHOP, Served, run
+from tests.cli.process import ROOT, SHOP, Served, run
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 
@@ -128,6 +129,38 @@ async def test_hangup_replaces_one_after_the_other() -> None:
         served.signal(signal.SIGTERM)
         assert await served.ended() == 0
     assert "Traceback" not in served.output()
+
+
+async def test_hangup_with_code_that_does_not_start_changes_nothing(tmp_path: Path) -> None:
+    """The old workers go on; mended, the next one replaces them."""
+    code = (ROOT / "tests" / "cli" / "shop.py").read_text()
+    module = tmp_path / "copy_of_shop.py"
+    module.write_text(code)
+    options = ("--workers", "2", "--app-dir", str(tmp_path), "--broker", SOMEWHERE)
+    async with Served("copy_of_shop:app", *options) as served:
+        before = await served.pids(2)
+        module.write_text("app = None")
+        served.signal(signal.SIGHUP)
+        await served.printed("the old ones stay")
+        assert await served.pids(2) == before
+        module.write_text(code)
+        served.signal(signal.SIGHUP)
+        await served.printed("Finished server process", times=2)
+        assert not before & await served.pids(2)
+
+
+async def test_number_of_workers_is_changed_by_signals() -> None:
+    """One more, one fewer, and never none."""
+    async with _workers(2) as served:
+        served.signal(signal.SIGTTIN)
+        await served.pids(3)
+        for times in (1, 2):
+            served.signal(signal.SIGTTOU)
+            await served.printed("Finished server process", times=times)
+        served.signal(signal.SIGTTOU)
+        served.signal(signal.SIGTTIN)
+        await served.printed("Application startup complete", times=4)
+        await served.pids(2)
 
 
 async def test_workers_leave_when_the_process_that_started_them_is_killed() -> None:

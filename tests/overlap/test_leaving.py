@@ -8,13 +8,24 @@ import json
 import signal
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from websockets.exceptions import ConnectionClosed
 
+from pongee import ConfigurationError, Pongee, Session, public
 from pongee.limits import AFTER_DRAIN, LEFT_BEHIND, REQUEST_GRACE
-from pongee.testing import Client, HandshakeRefused, RawPeer, connect
+from pongee.testing import (
+    Client,
+    HandshakeRefused,
+    ManualClock,
+    RawPeer,
+    connect,
+    eventually,
+    serve,
+)
 from tests.cli.process import SHOP, Served
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -244,3 +255,92 @@ async def test_second_signal_cuts_it_short(setting: str) -> None:
         assert {(await client.wait_closed()).code for client in clients} == {1012}
         assert await served.ended() == 0
     assert "Traceback" not in served.output()
+
+
+# In this process
+
+
+def _small() -> tuple[FastAPI, Pongee]:
+    app, pongee = FastAPI(), Pongee()
+
+    @pongee.endpoint("/ws", auth=public)
+    async def wait(session: Session[str, str]) -> None:
+        async for _ in session:
+            pass
+
+    return app, pongee
+
+
+async def test_hook_that_never_ends_is_cut(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Although it ignores its cancellation; nobody is kept waiting for it."""
+    monkeypatch.setattr("pongee.node.DRAIN_HOOKS_TIMEOUT", 0.05)
+    app, pongee = _small()
+    over = asyncio.Event()
+
+    @pongee.on_drain
+    async def stubborn() -> None:
+        while not over.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await over.wait()
+
+    pongee.install(app)
+    async with serve(app) as server, connect(server.ws("/ws")) as client:
+        await eventually(lambda: pongee.connections())
+        await pongee.drain(0)
+        assert (await client.wait_closed()).code == 1012
+        over.set()
+    assert "on_drain hooks were cut" in caplog.text
+
+
+async def test_hooks_run_once_however_often_it_is_drained() -> None:
+    """A process leaves once."""
+    app, pongee = _small()
+    calls: list[str] = []
+
+    @pongee.on_drain
+    async def note() -> None:
+        calls.append("note")
+
+    pongee.install(app)
+    async with serve(app):
+        await asyncio.gather(pongee.drain(0), pongee.drain(0))
+        await pongee.drain(0)
+    assert calls == ["note"]
+
+
+def test_hook_that_is_no_coroutine_function_is_refused() -> None:
+    """At the declaration."""
+    hook: Any = print
+    with pytest.raises(ConfigurationError, match="takes nothing"):
+        _small()[1].on_drain(hook)
+
+
+async def test_delay_is_one_of_the_application_clock() -> None:
+    """Sessions go on for as long; it is refused to others at once."""
+    clock = ManualClock()
+    app, pongee = FastAPI(), Pongee(clock=clock)
+
+    @pongee.endpoint("/ws", auth=public)
+    async def echo(session: Session[str, str]) -> None:
+        async for text in session:
+            await session.send(text)
+
+    pongee.install(app)
+    async with serve(app) as server, connect(server.ws("/ws")) as client:
+        await eventually(lambda: pongee.connections())
+        draining = asyncio.create_task(pongee.drain(0, delay=100))
+        await eventually(lambda: pongee.draining)
+        with pytest.raises(HandshakeRefused):
+            async with connect(server.ws("/ws")):
+                pass
+        clock.advance(99)
+        await client.send("x")
+        assert await client.receive() == "x"
+        closing = asyncio.create_task(client.wait_closed())
+        while not closing.done():
+            clock.advance(1)
+            await asyncio.wait([closing], timeout=0.01)
+        assert (await closing).code == 1012
+        await draining

@@ -34,6 +34,10 @@ logger = logging.getLogger("uvicorn.error")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STEP = 0.05
+"""Seconds between two looks at signals and workers."""
+
+_REST = 1.0
+"""Seconds before a worker that serves is asked again whether it is well."""
 
 
 @contextmanager
@@ -63,6 +67,17 @@ def serve_job(
         sockets: to serve on; none is one of its own.
         made: is told the server before it starts.
     """
+    early: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if early:
+            raise KeyboardInterrupt
+        early.append(number)
+
+    for number in _SIGNALS:
+        signal.signal(number, note)
+    # Before the application is loaded: what that starts would keep them for ever.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     try:
         server = make_server(job, worker=True)
         if not sockets:
@@ -71,10 +86,8 @@ def serve_job(
         typer.echo(f"pongee: {error}", err=True)
         sys.exit(2)
     made(server)
-    for number in _SIGNALS:
-        signal.signal(number, lambda sig, frame: server.handle_exit(sig, frame))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    run_to_the_end(server, sockets)
+    if not early:
+        run_to_the_end(server, sockets)
 
 
 class _Worker(Process):
@@ -111,13 +124,14 @@ class _Worker(Process):
         return self.process.is_alive()
 
     def look(self) -> None:
-        """Take what it has answered, and ask again. Never waits."""
+        """Take what it has answered, and ask again: often until it serves. Never waits."""
         try:
             if self._asked and self.parent_conn.poll():
                 self.ready = self.parent_conn.recv()
                 self.heard = time.monotonic()
                 self._asked = False
-            if not self._asked:
+            rested = not self.ready or time.monotonic() - self.heard > _REST
+            if not self._asked and rested:
                 self.parent_conn.send(b"ping")
                 self._asked = True
         except (OSError, EOFError):
@@ -200,7 +214,7 @@ class Workers(Multiprocess):
             self._leaving.append(new)
             if not self._serves(new):
                 if not self.should_exit.is_set():
-                    new.kill()
+                    self._bury(new)
                     logger.error("A new child process does not start; the old ones stay")
                 return
             self._leaving.remove(new)
@@ -253,9 +267,12 @@ class Workers(Multiprocess):
         worker.terminate()
         self._until(lambda: not worker.running, self._patience())
         if not self.should_exit.is_set():
-            worker.kill()
-            worker.process.join()
-            self._leaving.remove(worker)
+            self._bury(worker)
+
+    def _bury(self, worker: _Worker) -> None:
+        worker.kill()
+        worker.process.join()
+        self._leaving.remove(worker)
 
     def _give_up(self, worker: _Worker) -> None:
         logger.error("Child process [%s] does not start", worker.pid)
