@@ -74,9 +74,10 @@ class Link:
         Raises:
             ConfigurationError: trying again could not help.
         """
-        self._task = asyncio.get_running_loop().create_task(self._keep())
+        self._task = task = asyncio.get_running_loop().create_task(self._keep())
         await self._tried.wait()
         if self._misconfigured is not None:
+            await asyncio.wait([task])  # it is letting go of the connection, and ends then
             await self.stop()
             raise self._misconfigured
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, ClassVar
 
-from redis.exceptions import MovedError, NoScriptError, ResponseError
+from redis.exceptions import MovedError, NoScriptError, RedisError
 
 from pongee.brokers.base import Counts, Health, Page, Sink, Stream
 from pongee.brokers.link import Link
@@ -272,16 +272,16 @@ class RedisBroker:
             return await shard.commands.ask("EVALSHA", script.sha, *rest)
         except NoScriptError:
             return await self._ask(shard, "EVAL", script.text, *rest)
-        except ResponseError as error:
+        except RedisError as error:
             return await self._try_elsewhere(error, "EVAL", script.text, *rest)
 
     async def _ask(self, shard: Shard, *command: Any) -> Any:
         try:
             return await shard.commands.ask(*command)
-        except ResponseError as error:
+        except RedisError as error:
             return await self._try_elsewhere(error, *command)
 
-    async def _try_elsewhere(self, error: ResponseError, *command: Any) -> Any:
+    async def _try_elsewhere(self, error: RedisError, *command: Any) -> Any:
         """Ask the server that the first one named, or fail; nothing has happened yet."""
         reason = f"{self._address.name}: {told(error)}"
         if isinstance(error, MovedError):
@@ -289,7 +289,7 @@ class RedisBroker:
             if shard is not None:
                 try:
                     return await shard.commands.ask(*command)
-                except ResponseError as second:
+                except RedisError as second:
                     reason = f"{self._address.name}: {told(second)}"
             else:
                 self._broke(reason)  # the servers are others now

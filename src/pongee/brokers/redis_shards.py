@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
@@ -12,7 +12,6 @@ from redis.exceptions import (
     MovedError,
     NoPermissionError,
     RedisError,
-    ResponseError,
 )
 
 from pongee.brokers.redis_address import Address, Host
@@ -69,6 +68,7 @@ class Servers:
         self._hear = hear
         self._ended = ended
         self._scripts = scripts
+        self._seeds = list(address.hosts)
         self._slots: list[Shard] = []
         self._open: list[Commands | Ears] = []
 
@@ -98,6 +98,8 @@ class Servers:
         """Let go of every connection, also of those that are just being made."""
         wires, self._open = self._open, []
         self.shards, self._slots = [], []
+        for wire in wires:
+            wire.cut()  # all of them, also if we are cancelled
         for wire in wires:
             await wire.close()
 
@@ -152,25 +154,36 @@ class Servers:
         in_cluster = server.get(b"redis_mode") == b"cluster"
         if in_cluster and self._address.kind != "cluster":
             raise ConfigurationError(f"{name} is part of a cluster; write redis+cluster://…")
+        if in_cluster and b"cluster_state:ok" not in await commands.ask("CLUSTER", "INFO"):
+            raise BrokerUnavailable(f"{name}: the cluster is down")
         if replication.get(b"role", b"master") != b"master":
             raise BrokerUnavailable(f"{name}: is a replica, and takes no writes")
         return version
 
     async def _find_master(self) -> Host:
         """Ask the sentinels, one after the other."""
-        name, service = self._address.name, self._address.service
-        reason = f"{name}: no sentinel knows {service}"
-        for host in self._address.hosts:
+        service = self._address.service
+        reason = ""
+        for host in self._in_turn():
             try:
-                told_ = await self._ask_once(
+                answer = await self._ask_once(
                     host, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", service, sentinel=True
                 )
             except (RedisError, BrokerUnavailable) as error:
-                reason = f"{name}: {error}"
-                continue
-            if told_:
-                return told_[0].decode(), int(told_[1])
-        raise BrokerUnavailable(reason)
+                reason = reason or told(error)
+            else:
+                if answer:
+                    self._seeds.insert(0, self._seeds.pop())
+                    return answer[0].decode(), int(answer[1])
+                reason = f"no sentinel knows {service}"
+        raise BrokerUnavailable(f"{self._address.name}: {reason}")
+
+    def _in_turn(self) -> Iterator[Host]:
+        """Name whom to ask, each once; whoever was asked last, and so may hang, comes last."""
+        for host in list(self._seeds):
+            self._seeds.remove(host)
+            self._seeds.append(host)
+            yield host
 
     async def _join_cluster(self) -> None:
         ranges = await self._ask_for_slots()
@@ -182,31 +195,30 @@ class Servers:
         self._slots = [slot for slot in slots if slot is not None]
         if len(self._slots) < REDIS_CLUSTER_HASH_SLOTS:
             raise BrokerUnavailable(f"{self._address.name}: some slots are on no server")
+        # The nodes that we were told of at first may be gone one day.
+        self._seeds = list(dict.fromkeys([*self._seeds[:1], *made, *self._address.hosts]))
 
     async def _ask_for_slots(self) -> list[tuple[int, int, Host]]:
         """Ask any node which slots are where."""
         name = self._address.name
-        reason = f"{name}: no node answers"
-        for host in self._address.hosts:
+        reason = ""
+        for host in self._in_turn():
             try:
                 ranges = await self._ask_once(host, "CLUSTER", "SLOTS")
             except AuthenticationError:
                 raise
-            except ResponseError as error:
-                if "disabled" in str(error):
-                    raise ConfigurationError(
-                        f"{name} is no cluster; write the address with redis://"
-                    ) from None
-                reason = f"{name}: {told(error)}"
             except (RedisError, BrokerUnavailable) as error:
-                reason = f"{name}: {error}"
+                if "cluster support disabled" in str(error):
+                    raise ConfigurationError(f"{name} is no cluster; write redis://…") from None
+                reason = told(error)
             else:
+                self._seeds.insert(0, self._seeds.pop())
                 # A node that does not know its own name says so by none: it is the one asked.
                 return [
                     (start, end, ((master[0] or host[0].encode()).decode(), master[1]))
                     for start, end, master, *_ in ranges
                 ]
-        raise BrokerUnavailable(reason)
+        raise BrokerUnavailable(f"{name}: {reason}")
 
     async def _ask_once(self, host: Host, *command: str, sentinel: bool = False) -> Any:
         connection = self._address.connection(host, sentinel=sentinel)

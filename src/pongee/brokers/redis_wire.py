@@ -11,11 +11,15 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    RedisError,
+    ResponseError,
+)
 
 from pongee.errors import BrokerUnavailable
 from pongee.limits import BROKER_TIMEOUT, REDIS_SECOND_LOOK, REDIS_UNSENT, REDIS_WAITING
@@ -23,6 +27,9 @@ from pongee.limits import BROKER_TIMEOUT, REDIS_SECOND_LOOK, REDIS_UNSENT, REDIS
 __all__ = ["Commands", "Ears", "told"]
 
 logger = logging.getLogger("pongee.brokers")
+
+_ANSWERS = (ResponseError, AuthenticationError, BusyLoadingError)
+"""What the server says; the other errors are about the connection."""
 
 Argument = str | bytes | int
 
@@ -69,23 +76,25 @@ class _Wire:
         self._heard = self._loop.time()
         self._tasks = [self._loop.create_task(self._send()), self._loop.create_task(self._read())]
 
-    async def close(self) -> None:
+    def cut(self) -> None:
         """End it; whoever waits gets `BrokerUnavailable`. Idempotent."""
         self._fail(f"{self.name}: the connection was closed")
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
         writer = self._connection._writer
         if writer is not None:
             # Not in order: a server that hangs would never take what is still to be sent.
             writer.transport.abort()
-        with suppress(RedisError, OSError):
-            await self._connection.disconnect()
+            self._connection._close()  # type: ignore[no-untyped-call]
+
+    async def close(self) -> None:
+        """Cut it, and wait for the end of what it does."""
+        self.cut()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _queue(self, parts: Iterable[bytes], *kinds: tuple[bytes, bytes] | None) -> Any:
         """Send a command, and return the future of its last answer."""
@@ -127,7 +136,7 @@ class _Wire:
                     answer = await read(
                         disable_decoding=True, timeout=math.inf, disconnect_on_error=False
                     )
-                except ResponseError as error:
+                except _ANSWERS as error:
                     answer = error
                 self._heard = self._loop.time()
                 self._take(answer)
@@ -195,7 +204,7 @@ class Commands(_Wire):
     """A connection for commands, of which each has one answer."""
 
     def ask(self, *command: Argument) -> asyncio.Future[Any]:
-        """Send `command`; the future gets its answer, or `ResponseError` from the server.
+        """Send `command`; the future gets its answer, or `RedisError` from the server.
 
         Cancellation: the answer is dropped when it comes, others get theirs.
 
