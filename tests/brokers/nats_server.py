@@ -127,7 +127,7 @@ class NatsServer:
         lines = [
             "host: 127.0.0.1",
             f"port: {self.port or -1}",
-            f"server_name: {secrets.token_hex(4)}",
+            f'server_name: "{secrets.token_hex(4)}"',
             f"ports_file_dir: {json.dumps(str(self.dir))}",
             'lame_duck_grace_period: "10ms"',
         ]

@@ -254,13 +254,14 @@ async def test_store_that_is_full(tmp_path: Path) -> None:
 
 
 async def test_log_that_somebody_deleted(server: NatsServer) -> None:
-    """It is made anew, with new epochs."""
-    async with running(server) as (broker, sink):
+    """It is made anew, with new epochs; who did not publish gets to know as well."""
+    async with running(server) as (broker, sink), running(server) as (_, other):
         await broker.subscribe("a")
         before = await arrives(broker, sink, "a")
         await broker._server.api("STREAM.DELETE.pongee")
         await fails(broker.publish("a", ONE, STREAM), BROKER_TIMEOUT + SOON)
         await told(sink, True, False, True)
+        await told(other, True, False, True)
         after = await arrives(broker, sink, "a")
         assert after.offset == 1
         assert after.epoch != before.epoch

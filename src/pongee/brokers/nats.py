@@ -317,7 +317,7 @@ class NatsBroker:
         return ConnectionError(why) if self._was_up else ConfigurationError(why)
 
     async def _probe(self) -> None:
-        await asyncio.gather(self._prove(), self._server.learn_time(self._names.log))
+        await asyncio.gather(self._prove(), self._server.look())
 
     async def _close(self) -> None:
         wire, self._server.wire = self._server.wire, None

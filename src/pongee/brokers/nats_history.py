@@ -19,6 +19,7 @@ the one before. Reading costs what is returned and, in the midst of a long strea
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NamedTuple
 
 from pongee.brokers.base import Page, Stream
@@ -27,6 +28,7 @@ from pongee.brokers.nats_messages import (
     CLEARED,
     MARK,
     PUBLICATION,
+    Head,
     Undecodable,
     conditions,
     header,
@@ -40,6 +42,7 @@ from pongee.limits import NATS_PAGE, NATS_PAGE_BYTES, NATS_UNUSED
 
 __all__ = ["NEVER", "History", "Last", "kept_for"]
 
+_PLACED = (PUBLICATION, MARK, CLEARED)
 _SLACK = 1 / 16
 _SPARE = 32
 """Messages asked for beyond those wanted: there may be marks among them."""
@@ -254,9 +257,10 @@ class History:
 def _last(stored: Stored | None) -> Last:
     if stored is None:
         return NEVER
-    try:
+    head: Head | None = None
+    with suppress(Undecodable):
         head = unpack(stored.data)
-    except Undecodable:  # somebody else's: after it comes a new epoch
+    if head is None or head.kind not in _PLACED:  # somebody else's: after it comes a new epoch
         return Last(stored.sequence, 0, "", 0.0)
     return Last(stored.sequence, head.offset, head.epoch, stored.at)
 

@@ -131,6 +131,7 @@ class Server:
         self.link: Link | None = None
         self.wire: Wire | None = None
         self.stores_several = False
+        self._created: object = None
         self._ahead = time.time() - time.monotonic()
 
     def now(self) -> float:
@@ -279,6 +280,16 @@ class Server:
             self._ahead = told - (before + time.monotonic()) / 2
         return info
 
+    async def look(self) -> None:
+        """See that the log is there, and is the one that was there.
+
+        Raises:
+            ServerError: it is another: positions that are remembered mean nothing there.
+        """
+        info = await self.learn_time(self.names.log)
+        if info.get("created") != self._created:
+            raise ServerError(0, f"the stream {self.names.log} was deleted and made anew")
+
     async def make_streams(self) -> None:
         """See that both streams are there.
 
@@ -310,6 +321,7 @@ class Server:
                     )
             if name == self.names.log:
                 self.stores_several = bool(have.get("allow_atomic"))
+                self._created = info.get("created")
 
 
 _NEEDED = {
