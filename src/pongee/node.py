@@ -7,7 +7,7 @@ import logging
 import secrets
 import socket
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
 
 from pongee.brokers.choose import MakeBroker
@@ -19,7 +19,7 @@ from pongee.errors import BrokerUnavailable
 from pongee.fleet.control import Control
 from pongee.fleet.fleet import Fleet
 from pongee.fleet.layout import LAYOUT, write_layout
-from pongee.fleet.messages import Answer, Command, NodeInfo
+from pongee.fleet.messages import Answer, Command, Forward, NodeInfo
 from pongee.guards.capacity import Capacity
 from pongee.guards.client_ip import TrustedProxies
 from pongee.handlers.table import Declared
@@ -80,7 +80,14 @@ class Node:
         )
         self.service = Service(self.runtime, self.board, self.declared, node)
         self.control = Control(self.registry, self.board.hub, clock)
-        self.fleet = Fleet(self.board, wheel, self.describe, self.control.carry_out)
+        self.fleet = Fleet(
+            self.board,
+            wheel,
+            self.describe,
+            self.control.carry_out,
+            self._take_forward,
+        )
+        self.service.forward = self._forward
 
     async def start(self) -> None:
         """Join the others. Idempotent.
@@ -99,6 +106,12 @@ class Node:
             BrokerUnavailable: this process has done it; others may or may not.
         """
         return await self.fleet.ask(command)
+
+    def _take_forward(self, commands: Forward) -> None:
+        self.service.take(commands.session, commands.data, commands.binary)
+
+    async def _forward(self, node: str, session: str, data: bytes, binary: bool) -> bool:
+        return await self.fleet.forward(node, Forward(session, data, binary))
 
     def describe(self) -> NodeInfo:
         """Say what this process is and has."""
@@ -242,6 +255,7 @@ async def _run_in_turn(hooks: list[DrainHook]) -> None:
             logger.exception("on_drain hook %r failed", hook)
 
 
+@cache  # it is read from disk
 def _version() -> str:
     try:
         return metadata.version("pongee")  # the package itself imports us

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
+import httpx
+import msgspec
 import pytest
 
 from pongee import BrokerUnavailable, Settings, UsageError
@@ -152,6 +154,29 @@ async def test_joins_and_leaves_are_told_everywhere(settings: Settings) -> None:
         async with two.sdk("ben", CHAT):
             assert (await ann.pushed("join"))["info"]["user"] == "ben"
         assert (await ann.pushed("leave"))["info"]["user"] == "ben"
+
+
+async def test_commands_find_the_client_of_a_stream(settings: Settings) -> None:
+    """Whichever process they came to; where nobody knows its process, 404."""
+    async with (
+        processes(settings) as (one, two),
+        httpx.AsyncClient(timeout=10) as web,
+        web.stream(
+            "POST", one.server.http("/connection/http_stream"), content='{"id":1,"connect":{}}'
+        ) as stream,
+    ):
+        lines = stream.aiter_lines()
+        connected = msgspec.json.decode(await anext(lines))["connect"]
+        where = {"session": connected["session"], "node": connected["node"]}
+        command = '{"id":2,"subscribe":{"channel":"chat:1"}}'
+        path = two.server.http("/emulation")
+        answer = await web.post(path, json={**where, "data": command})
+        assert answer.status_code == 204
+        assert "subscribe" in msgspec.json.decode(await anext(lines))
+        answer = await web.post(path, json={**where, "node": "nowhere", "data": command})
+        assert answer.status_code == 404
+        answer = await web.post(path, json={**where, "session": "nobody's", "data": command})
+        assert answer.status_code == 204  # the end of its stream tells it
 
 
 async def test_processes_come_and_go(settings: Settings) -> None:

@@ -14,6 +14,7 @@ from pongee.fleet.messages import (
     Bye,
     Command,
     Disconnect,
+    Forward,
     Hello,
     ListChannels,
     Message,
@@ -59,6 +60,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Hello, st.just(INFO), st.booleans()),
     st.builds(Bye, NAMES),
     st.builds(Ask, NAMES, st.integers(0, 1 << 60), COMMANDS),
+    st.builds(Forward, NAMES, st.binary(max_size=50), st.booleans()),
     st.builds(Answer, NAMES, st.integers(0, 1 << 60), st.integers(0, 1 << 40), COUNTS),
 )
 

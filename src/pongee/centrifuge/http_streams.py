@@ -39,7 +39,7 @@ from pongee.centrifuge.protobuf_codec import PROTOBUF_FORMAT
 from pongee.centrifuge.service import JSON, PROTOBUF, Service
 from pongee.centrifuge.stream_link import Frame, StreamLink
 from pongee.codes import CloseCode
-from pongee.errors import Refused
+from pongee.errors import BrokerUnavailable, Refused
 from pongee.guards.capacity import Slot
 from pongee.guards.client_ip import resolve_client
 from pongee.handlers.table import ConnectionSpec
@@ -264,21 +264,21 @@ class _Emulation(_Guarded):
         except (ValueError, DecodeError):
             return _problem(400, "malformed")
         service = self.service()
-        if node != service.node:
-            return _problem(404, "no such node")
-        client = service.sessions.get(session)
-        if client is None:
-            return Response(status_code=204)  # its stream has ended, which tells it
-        if (client.format == PROTOBUF_FORMAT) is not binary:
-            return _problem(400, "another encoding than the stream's")
-        client.on_message(data)
-        return Response(status_code=204)
+        if node == service.node:
+            if not service.take(session, data, binary):
+                return _problem(400, "another encoding than the stream's")
+            return Response(status_code=204)
+        try:
+            found = await service.forward(node, session, data, binary) if service.forward else False
+        except BrokerUnavailable:
+            return _problem(503, "the client's node cannot be reached")
+        return Response(status_code=204) if found else _problem(404, "no such node")
 
 
-def _read(body: bytes, binary: bool) -> tuple[str, str, str | bytes]:
+def _read(body: bytes, binary: bool) -> tuple[str, str, bytes]:
     if not binary:
         wanted = msgspec.json.decode(body, type=EmulationRequest)
-        return wanted.node, wanted.session, wanted.data
+        return wanted.node, wanted.session, wanted.data.encode()
     message = _EmulationMessage.FromString(body)
     return message.node, message.session, message.data
 

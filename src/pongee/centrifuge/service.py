@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -63,6 +63,10 @@ PINGS: dict[Format, Outgoing] = {
 """The same for everybody: written as a frame once."""
 
 
+Forward = Callable[[str, str, bytes, bool], Awaitable[bool]]
+"""Node, session, commands, and whether they are in Protobuf."""
+
+
 @dataclass(eq=False)
 class Service:
     """The shared parts, and what the application declared.
@@ -73,6 +77,7 @@ class Service:
         declared: channels, methods, connection.
         node: names this process, for clients of transports without a connection of their own.
         sessions: those clients, by the secret that addresses them.
+        forward: sends commands to the node that has such a client; returns whether there is one.
     """
 
     runtime: Runtime
@@ -80,12 +85,28 @@ class Service:
     declared: Declared
     node: str
     sessions: dict[str, Any] = field(default_factory=dict)
+    forward: Forward | None = None
 
     @property
     def spec(self) -> ConnectionSpec:
         """Who may connect; declared before any client comes."""
         assert self.declared.connection is not None  # noqa: S101 - routes exist only with it
         return self.declared.connection
+
+    def take(self, session: str, data: bytes, binary: bool) -> bool:
+        """Hand commands to a client of this node.
+
+        Returns:
+            False if its stream has another encoding; a client that has gone is no error, as the
+            end of its stream tells it.
+        """
+        client = self.sessions.get(session)
+        if client is None:
+            return True
+        if (client.format == protobuf_codec.PROTOBUF_FORMAT) is not binary:
+            return False
+        client.on_message(data if binary else data.decode())
+        return True
 
     async def hook(
         self, name: str, scope: Mapping[str, Any], given: Mapping[str, Any]

@@ -18,6 +18,7 @@ from pongee.fleet.messages import (
     Ask,
     Bye,
     Command,
+    Forward,
     Hello,
     Message,
     NodeInfo,
@@ -64,6 +65,7 @@ class Fleet:
         wheel: for announcements and deadlines.
         describe: what this process says of itself.
         carry_out: does what is asked of this process.
+        take_forward: hands commands to a client of this process.
     """
 
     def __init__(
@@ -72,11 +74,13 @@ class Fleet:
         wheel: TimerWheel,
         describe: Callable[[], NodeInfo],
         carry_out: Callable[[Command], Awaitable[Answer]],
+        take_forward: Callable[[Forward], None],
     ) -> None:
         self._board = board
         self._wheel = wheel
         self._describe = describe
         self._carry_out = carry_out
+        self._take_forward = take_forward
         self._others: dict[str, tuple[NodeInfo, Timer]] = {}
         self._surveys: dict[int, _Survey] = {}
         self._numbers = itertools.count(1)
@@ -146,6 +150,17 @@ class Fleet:
             del self._surveys[number]
         return [own, *survey.answers]
 
+    async def forward(self, node: str, commands: Forward) -> bool:
+        """Send commands to the process that has the client; returns whether there is one.
+
+        Raises:
+            BrokerUnavailable: they may or may not arrive.
+        """
+        if node not in self._others:
+            return False
+        await self._board.broker.control(encode(commands), node)
+        return True
+
     # What the others say
 
     def _take(self, data: bytes) -> None:
@@ -166,6 +181,8 @@ class Fleet:
                 self._forget(message.node)
             case Ask() if message.node != me:
                 self._job(self._answer(message))
+            case Forward():
+                self._take_forward(message)
             case Answer():
                 survey = self._surveys.get(message.number)
                 if survey is not None:

@@ -21,6 +21,7 @@ __all__ = [
     "Bye",
     "Command",
     "Disconnect",
+    "Forward",
     "Hello",
     "ListChannels",
     "Message",
@@ -159,7 +160,21 @@ class Answer(Struct, frozen=True, tag=True, omit_defaults=True):
     problem: str = ""
 
 
-Message = Hello | Bye | Ask | Answer
+class Forward(Struct, frozen=True, tag=True, omit_defaults=True):
+    """Commands of a client without a connection of its own, which came to the wrong process.
+
+    Attributes:
+        session: addresses the client.
+        data: the commands.
+        binary: they are in Protobuf.
+    """
+
+    session: str
+    data: bytes
+    binary: bool = False
+
+
+Message = Hello | Bye | Ask | Answer | Forward
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
