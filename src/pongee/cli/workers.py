@@ -228,9 +228,11 @@ class Workers(Multiprocess):
 
     def handle_ttou(self) -> None:
         """End one, unless it is the only one."""
-        if self.processes_num > 1:
-            self.processes_num -= 1
-            self._retire(self.processes.pop())
+        if self.processes_num == 1:
+            logger.info("The only child process stays")
+            return
+        self.processes_num -= 1
+        self._retire(self.processes.pop())
 
     def join_all(self) -> None:
         """Wait for their end; pass further signals on."""
