@@ -22,6 +22,8 @@ check: $(VENV)/.development
 
 bench: $(VENV)/.development
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.fleet
+	$(BIN)/python -m benchmarks.brokers
 	$(BIN)/python -m benchmarks.stalled
 
 faults: $(VENV)/.development
