@@ -100,7 +100,7 @@ def _declare(pongee: Pongee) -> None:
         pong_timeout=interval * 0.6,
         limits=ClientLimits(
             max_subscriptions=1100,
-            recovered_publications=MOST_RECOVERED,
+            recovered_publications=int(os.environ.get("FAULTS_RECOVERED", MOST_RECOVERED)),
             outbox_bytes=int(os.environ.get("FAULTS_OUTBOX", 16 * MIB)),
             outbox_messages=100_000,
         ),

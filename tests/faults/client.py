@@ -15,7 +15,7 @@ import msgspec
 from tests.faults.ledger import Body, Ledger
 from tests.faults.line import Line
 
-__all__ = ["NO_PING", "SECRET", "Payload", "Subscriber", "rotation"]
+__all__ = ["NO_ANSWER", "NO_PING", "SECRET", "Payload", "Subscriber", "rotation"]
 
 SECRET = "the secret of the fault runs, long enough for HS256"
 FIRST_WAIT, LONGEST_WAIT = 0.5, 5.0  # of the SDKs' back-off; they go up to 20 s

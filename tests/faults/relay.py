@@ -161,7 +161,8 @@ class FaultyRelay:
                 end.transport.abort()
 
     def _socket(self) -> socket.socket:
-        made = socket.socket()
+        # asyncio sets TCP_NODELAY only where the protocol is named.
+        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         made.setblocking(False)
         if self._buffer is not None:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer)

@@ -268,7 +268,9 @@ class World:
             now["rss"] < before["rss"] * memory + 8 * 2**20,
             f"{before['rss'] >> 20} to {now['rss'] >> 20} MiB",
         )
-        for name in ("tasks", "files"):
+        for stats in (before, now):
+            stats["files besides clients"] = stats["files"] - stats["connections"]
+        for name in ("tasks", "files besides clients"):
             self.outcome.check(
                 f"{name} at the end",
                 now[name] <= before[name] + 5,
