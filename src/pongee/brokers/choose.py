@@ -93,7 +93,7 @@ def choose_broker(address: str, prefix: str, clock: Clock, wheel: TimerWheel) ->
 
         return NatsBroker(address, prefix=prefix)
     except ModuleNotFoundError as error:
-        if not error.name or error.name.split(".")[0] != extra:
+        if not error.name or error.name.split(".")[0] not in (extra, "hiredis"):
             raise
         raise ConfigurationError(
             f"the broker {scheme}://… needs a package that is not installed: "

@@ -2,24 +2,24 @@
 
 What is asked in one turn of the event loop goes out in one write, and answers are matched in their
 order. So nobody who stops waiting can get them out of step: the answer still comes, and is dropped.
+
+redis-py connects, logs in, writes commands and knows the server's errors. Then its connection's
+transport is ours: each message would cost a task's step and a stream's, and more than all the rest
+that is done for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
+import hiredis
+from redis._parsers import BaseParser
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import InvalidResponse
 
 from pongee.errors import BrokerUnavailable
 from pongee.limits import BROKER_TIMEOUT, REDIS_SECOND_LOOK, REDIS_UNSENT, REDIS_WAITING
@@ -27,9 +27,6 @@ from pongee.limits import BROKER_TIMEOUT, REDIS_SECOND_LOOK, REDIS_UNSENT, REDIS
 __all__ = ["Commands", "Ears", "told"]
 
 logger = logging.getLogger("pongee.brokers")
-
-_ANSWERS = (ResponseError, AuthenticationError, BusyLoadingError)
-"""What the server says; the other errors are about the connection."""
 
 Argument = str | bytes | int
 
@@ -44,7 +41,7 @@ def told(error: Exception) -> str:
     return f"{code} {text}" if code and not text.startswith(code) else text
 
 
-class _Wire:
+class _Wire(asyncio.Protocol):
     """What both kinds of connection have in common.
 
     Args:
@@ -63,8 +60,9 @@ class _Wire:
         self._waiting: deque[_Waiting] = deque()
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
-        self._wake = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._transport: asyncio.Transport | None = None
+        self._gone: asyncio.Future[None] = self._loop.create_future()
+        self._reader = hiredis.Reader(InvalidResponse, BaseParser.parse_error)
         self._timer: asyncio.TimerHandle | None = None
         self._heard = 0.0
         self._over: str | None = "not connected"
@@ -72,9 +70,12 @@ class _Wire:
     async def open(self) -> None:
         """Connect and log in; raises what redis-py raises."""
         await self._connection.connect()  # type: ignore[no-untyped-call]
+        writer = self._connection._writer
+        assert writer is not None  # noqa: S101 - it is connected
+        self._transport = transport = cast("asyncio.Transport", writer.transport)
+        transport.set_protocol(self)
         self._over = None
         self._heard = self._loop.time()
-        self._tasks = [self._loop.create_task(self._send()), self._loop.create_task(self._read())]
 
     def cut(self) -> None:
         """End it; whoever waits gets `BrokerUnavailable`. Idempotent."""
@@ -82,8 +83,6 @@ class _Wire:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for task in self._tasks:
-            task.cancel()
         writer = self._connection._writer
         if writer is not None:
             # Not in order: a server that hangs would never take what is still to be sent.
@@ -91,21 +90,44 @@ class _Wire:
             self._connection._close()  # type: ignore[no-untyped-call]
 
     async def close(self) -> None:
-        """Cut it, and wait for the end of what it does."""
+        """Cut it, and wait for its end."""
         self.cut()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._transport is not None:
+            await asyncio.wait([self._gone], timeout=BROKER_TIMEOUT)
+
+    # What the transport tells. ▲
+
+    def data_received(self, data: bytes) -> None:
+        """Take the answers that are complete."""
+        self._heard = self._loop.time()
+        reader = self._reader
+        try:
+            reader.feed(data)
+            while (answer := reader.gets()) is not False:
+                self._take(answer)
+        except Exception as error:
+            logger.exception("a connection to %s", self.name)
+            self._lost(f"{self.name}: {type(error).__name__}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Learn that it is over."""
+        if not self._gone.done():
+            self._gone.set_result(None)
+        self._lost(f"{self.name}: {told(exc) if exc else 'Connection closed by server.'}")
 
     def _queue(self, parts: Iterable[bytes], *kinds: tuple[bytes, bytes] | None) -> Any:
         """Send a command, and return the future of its last answer."""
         if self._over is not None:
             raise BrokerUnavailable(self._over)
-        if len(self._waiting) >= REDIS_WAITING or self._unsent_bytes >= REDIS_UNSENT:
+        assert self._transport is not None  # noqa: S101 - it is connected
+        unwritten = self._unsent_bytes + self._transport.get_write_buffer_size()
+        if len(self._waiting) >= REDIS_WAITING or unwritten >= REDIS_UNSENT:
             raise BrokerUnavailable(f"{self.name}: too much waits for its answer")
+        if not self._unsent:
+            self._loop.call_soon(self._send)
         for part in parts:
             self._unsent.append(part)
             self._unsent_bytes += len(part)
-        self._wake.set()
         until = self._loop.time() + BROKER_TIMEOUT
         if not self._waiting:
             self._heard = until - BROKER_TIMEOUT
@@ -116,35 +138,11 @@ class _Wire:
             self._timer = self._loop.call_at(until, self._watch)
         return future
 
-    async def _send(self) -> None:
-        try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                batch, self._unsent = self._unsent, []
-                self._unsent_bytes = 0
-                await self._connection.send_packed_command(batch, check_health=False)
-        except (RedisError, OSError) as error:
-            self._lost(f"{self.name}: {told(error)}")
-
-    async def _read(self) -> None:
-        read = self._connection.read_response
-        try:
-            while True:
-                answer: Any
-                try:
-                    answer = await read(
-                        disable_decoding=True, timeout=math.inf, disconnect_on_error=False
-                    )
-                except _ANSWERS as error:
-                    answer = error
-                self._heard = self._loop.time()
-                self._take(answer)
-        except (RedisError, OSError) as error:
-            self._lost(f"{self.name}: {told(error)}")
-        except Exception as error:
-            logger.exception("a connection to %s", self.name)
-            self._lost(f"{self.name}: {type(error).__name__}")
+    def _send(self) -> None:
+        batch, self._unsent = self._unsent, []
+        self._unsent_bytes = 0
+        if batch and self._over is None and self._transport is not None:
+            self._transport.write(b"".join(batch))
 
     def _take(self, answer: Any) -> None:
         raise NotImplementedError
