@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pongee.testing import Client, CloseFrame, connect
+from pongee.testing import Client, CloseFrame, HandshakeRefused, connect
 from tests.cli.process import ROOT, SHOP, Served, run
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
@@ -147,6 +147,36 @@ async def test_hangup_with_code_that_does_not_start_changes_nothing(tmp_path: Pa
         served.signal(signal.SIGHUP)
         await served.printed("Finished server process", times=2)
         assert not before & await served.pids(2)
+
+
+async def test_worker_that_is_replaced_leaves_the_port_at_once() -> None:
+    """The delay is for balancers, which do not see it go; who ends them all waits for them."""
+    async with _workers(2, PONGEE_DRAIN_DELAY="600") as served:
+        before = await served.pids(2)
+        served.signal(signal.SIGHUP)
+        await served.printed("Finished server process", times=2)
+        assert not before & await served.pids(2)
+        served.signal(signal.SIGTTIN)
+        await served.pids(3)
+        served.signal(signal.SIGTTOU)
+        await served.printed("Finished server process", times=3)
+        served.signal(signal.SIGTERM)
+        assert await _refusal(served) == 503
+        assert served.output().count("Finished server process") == 3
+        served.signal(signal.SIGTERM)
+        assert await served.ended() == 0
+    assert "Traceback" not in served.output()
+
+
+async def _refusal(served: Served) -> int:
+    """Wait until a worker that still listens refuses a handshake; returns the status."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                async with _echo(served):
+                    await asyncio.sleep(0.05)
+            except HandshakeRefused as refused:
+                return refused.status
 
 
 async def test_number_of_workers_is_changed_by_signals() -> None:

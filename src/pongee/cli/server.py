@@ -51,6 +51,8 @@ class PongeeServer(uvicorn.Server):
         self._pongee = pongee
         self._worker = worker
         self._reload = reload
+        self.others_go_on = False
+        """Whether others serve the same port, so that leaving it at once turns nobody away."""
         self.at_end: Callable[[], None] = lambda: None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -95,6 +97,8 @@ class PongeeServer(uvicorn.Server):
             asked = settings.model_fields_set
             window = window if "drain_window" in asked else 0.0
             delay = delay if "drain_delay" in asked else 0.0
+        if self.others_go_on:
+            delay = 0.0
         if delay:
             asyncio.get_running_loop().call_later(delay, self._stop_listening)
         else:

@@ -36,6 +36,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STEP = 0.05
 """Seconds between two looks at signals and workers."""
 
+_PING, _RETIRE = b"ping", b"retire"
+"""What a worker is told: to say whether it serves, and to leave the port to the others."""
+
 _REST = 1.0
 """Seconds before a worker that serves is asked again whether it is well."""
 
@@ -98,6 +101,7 @@ class _Worker(Process):
         self.heard = time.monotonic()
         self.ready = False
         self._asked = False
+        self._others_go_on = False
         super().__init__(config, sockets)
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
@@ -107,11 +111,17 @@ class _Worker(Process):
 
     def _take(self, server: PongeeServer) -> None:
         self._server = server
+        server.others_go_on |= self._others_go_on
 
     def pong(self) -> None:
         """Answer the supervisor. Called in the new process, in a thread: it may be busy leaving."""
-        self.child_conn.recv()
-        self.child_conn.send(self._server is not None and self._server.started)
+        if self.child_conn.recv() == _RETIRE:
+            self._others_go_on = True
+            if isinstance(self._server, PongeeServer):
+                self._server.others_go_on = True
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            self.child_conn.send(self._server is not None and self._server.started)
 
     def start(self) -> None:
         """Start the process."""
@@ -132,10 +142,18 @@ class _Worker(Process):
                 self._asked = False
             rested = not self.ready or time.monotonic() - self.heard > _REST
             if not self._asked and rested:
-                self.parent_conn.send(b"ping")
+                self.parent_conn.send(_PING)
                 self._asked = True
         except (OSError, EOFError):
             return  # it has ended, or is to
+
+    def retire(self) -> None:
+        """Have it leave while others serve the port: it sends itself SIGTERM, and knows why."""
+        try:
+            self.parent_conn.send(_RETIRE)
+        except OSError:
+            return  # it has ended
+        logger.info("Retired child process [%s]", self.pid)
 
     def hurry(self) -> None:
         """Pass a second signal on."""
@@ -266,7 +284,7 @@ class Workers(Multiprocess):
 
     def _retire(self, worker: _Worker) -> None:
         self._leaving.append(worker)
-        worker.terminate()
+        worker.retire()
         self._until(lambda: not worker.running, self._patience())
         if not self.should_exit.is_set():
             self._bury(worker)
