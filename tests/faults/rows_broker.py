@@ -108,6 +108,8 @@ async def row_1(options: Options) -> Outcome:
             await until_green(world, RECONNECT_WITHIN)
         world.outcome.check("the workers said that they are not ready", watch.red is not None)
         await world.heals("everybody hears again", 3)
+        healed = time.monotonic() - back
+        world.outcome.check("within 3 s after the broker was back", healed <= 3, healed)
         _refusals(world, 1.0)
         accepted = world.publishers.tally.accepted_between(back, time.monotonic())
         world.outcome.check("publications are accepted again", accepted > 0, accepted)
