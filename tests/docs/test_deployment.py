@@ -30,6 +30,7 @@ from pongee.testing import Client, HandshakeRefused, connect
 from tests.brokers.nats_server import nats_binary
 from tests.cli.process import Served
 from tests.conftest import require_tool
+from tests.docs.plain_yaml import read_documents
 from tests.proxy import conftest as proxy
 
 pytestmark = pytest.mark.anyio
@@ -38,6 +39,7 @@ ROOT = Path(__file__).parents[2]
 FILES = ROOT / "examples" / "deployment"
 PAGE = (ROOT / "docs" / "deployment.md").read_text()
 SECRET = "d" * 40
+API_KEY = "k" * 40
 STRANGER: dict[str, Any] = {"local_addr": ("127.0.0.2", 0)}
 """A client whose address is not the proxy's, although both are this machine."""
 
@@ -167,18 +169,14 @@ def test_kubernetes_gives_the_time_that_the_settings_need() -> None:
 
 
 def test_traefik_sends_each_router_to_a_service() -> None:
-    """And the paths of the fallback, no others, to the one that is sticky."""
+    """That asks for readiness. Nothing is sticky, the HTTP fallback neither."""
     (document,) = read_documents(_read("traefik.yml"))
     routers, services = document["http"]["routers"], document["http"]["services"]
     assert {router["service"] for router in routers.values()} == set(services)
-    (pattern,) = re.findall(r"PathRegexp\(`(.*)`\)", routers["pongee-fallback"]["rule"])
-    for path in ("/connection/http_stream", "/connection/sse", "/emulation"):
-        assert re.search(pattern, path)
-    assert not re.search(pattern, "/connection/websocket")
-    for name, service in services.items():
+    for service in services.values():
         balancer = service["loadBalancer"]
         assert balancer["healthCheck"]["path"] == "/readyz"
-        assert ("sticky" in balancer) == (name == "pongee-fallback")
+        assert "sticky" not in balancer
 
 
 @dataclass
@@ -225,12 +223,23 @@ def broker() -> Iterator[str]:
 
 
 @pytest.fixture
+def balancing() -> str:
+    """How nginx chooses a process; what is documented."""
+    return "least_conn;"
+
+
+@pytest.fixture
 async def site(
-    nginx_program: str, broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nginx_program: str,
+    broker: str,
+    balancing: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[_Site]:
     """Two processes, and nginx in front of them with the documented file."""
     env = {
         "APP_SECRET": SECRET,
+        "PONGEE_API_KEY": API_KEY,
         "PONGEE_BROKER": broker,
         "PONGEE_TRUSTED_PROXIES": "127.0.0.1",
         "PONGEE_DRAIN_DELAY": "60",
@@ -242,8 +251,10 @@ async def site(
     ):
         text = _read("nginx.conf")
         for address, server in (("10.0.0.11:8000", one), ("10.0.0.12:8000", other)):
-            assert text.count(address) == 2
+            assert text.count(address) == 1
             text = text.replace(address, f"127.0.0.1:{server.port}")
+        assert text.count("    least_conn; ") == 1
+        text = text.replace("    least_conn; ", f"    {balancing} ")
         # Together with what the page on one process has, of which nothing is left here.
         proxy.DOCUMENTED.write_text(text + "\n# server 127.0.0.1:8000;\n")
         directory = tmp_path / "nginx"
@@ -314,31 +325,132 @@ async def _refuses(server: Served) -> None:
                 return
 
 
+# The HTTP fallback
+
+
+@dataclass
+class _Stream:
+    """An SDK's end of ``http_stream``, whose commands are requests of their own."""
+
+    origin: str
+    lines: AsyncIterator[str]
+    told: dict[str, Any]
+
+    @classmethod
+    async def open(cls, stack: AsyncExitStack, origin: str, **options: Any) -> _Stream:
+        """Connect."""
+        transport = httpx.AsyncHTTPTransport(**options)
+        http = httpx.AsyncClient(transport=transport, trust_env=False, timeout=30)
+        await stack.enter_async_context(http)
+        first = {"id": 1, "connect": {"token": make_token(SECRET, "ada", 3600)}}
+        asked = http.stream("POST", f"{origin}/connection/http_stream", content=json.dumps(first))
+        answer = await stack.enter_async_context(asked)
+        assert answer.status_code == 200
+        lines = answer.aiter_lines()
+        return cls(origin, lines, json.loads(await anext(lines))["connect"])
+
+    @property
+    def process(self) -> int:
+        return int(self.told["data"]["process"])
+
+    async def command(self, **command: Any) -> dict[str, Any]:
+        """Send a command on a connection of its own; returns the reply."""
+        body = {
+            "node": self.told["node"],
+            "session": self.told["session"],
+            "data": json.dumps(command),
+        }
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+            answer = await http.post(f"{self.origin}/emulation", json=body)
+        assert answer.status_code == 204
+        while True:  # a publication may come first
+            reply = json.loads(await anext(self.lines))
+            if reply.get("id") == command["id"]:
+                return dict(reply)
+
+
+async def _one_on_each(stack: AsyncExitStack, origin: str) -> list[_Stream]:
+    """Open streams until there is one with each of two processes."""
+    found: dict[int, _Stream] = {}
+    for number in range(2, 52):
+        address = f"127.0.0.{number}"
+        stream = await _Stream.open(stack, origin, local_address=address)
+        assert stream.told["data"]["address"] == address
+        found.setdefault(stream.process, stream)
+        if len(found) == 2:
+            break
+    assert len(found) == 2
+    return list(found.values())
+
+
+async def _know_each_other(*origins: str) -> None:
+    """Wait until two processes, behind these addresses, have heard of each other."""
+    knowing: set[str] = set()
+    key = {"X-API-Key": API_KEY}
+    async with asyncio.timeout(60):
+        while len(knowing) < 2:
+            for origin in origins:
+                async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+                    answer = await http.post(f"{origin}/api/info", headers=key, json={})
+                own, *others = answer.json()["result"]["nodes"]
+                if others:
+                    knowing.add(own["uid"])
+            await asyncio.sleep(0.02)
+
+
 @pytest.mark.nginx
 @pytest.mark.timeout(180)
-async def test_commands_of_the_http_fallback_reach_its_process(site: _Site) -> None:
-    """From several addresses, so that both processes are met."""
-    first = {"id": 1, "connect": {"token": make_token(SECRET, "ada", 3600)}}
-    seen: set[int] = set()
-    for number in range(2, 18):
-        transport = httpx.AsyncHTTPTransport(local_address=f"127.0.0.{number}")
-        async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=30) as http:
-            url = f"{site.nginx.origin}/connection/http_stream"
-            async with http.stream("POST", url, content=json.dumps(first)) as stream:
-                lines = stream.aiter_lines()
-                reply = json.loads(await anext(lines))["connect"]
-                assert reply["data"]["address"] == f"127.0.0.{number}"
-                seen.add(reply["data"]["process"])
-                command = {"id": 2, "subscribe": {"channel": "chat:7"}}
-                body = {
-                    "node": reply["node"],
-                    "session": reply["session"],
-                    "data": json.dumps(command),
-                }
-                answer = await http.post(f"{site.nginx.origin}/emulation", json=body)
-                assert answer.status_code == 204
-                assert "subscribe" in json.loads(await anext(lines))
-    assert seen == {server.pid for server in site.servers}
+@pytest.mark.parametrize("balancing", ["least_conn;", "random two least_conn;"])
+async def test_commands_of_the_http_fallback_arrive_by_any_process(site: _Site) -> None:
+    """Nothing is sticky: some went by the process that does not have the stream."""
+    await _know_each_other(*(server.http("") for server in site.servers))
+    holders: list[int] = []
+    async with AsyncExitStack() as stack:
+        streams = await _one_on_each(stack, site.nginx.origin)
+        for stream in streams:
+            assert "subscribe" in await stream.command(id=2, subscribe={"channel": "chat:7"})
+            for number in range(3, 13):
+                publish = {"channel": "chat:7", "data": "hello"}
+                assert "error" not in await stream.command(id=number, publish=publish)
+            holders += [stream.process] * 11
+    text = await asyncio.to_thread(site.nginx.log.read_text)
+    used = re.findall(r'"POST /emulation" 204 127\.0\.0\.1:(\d+)', text)
+    processes = {str(server.port): server.pid for server in site.servers}
+    # The line of the last command may not have been written yet.
+    assert len(used) >= len(holders) - 1
+    passed_on = [by for by, holder in zip(used, holders, strict=False) if processes[by] != holder]
+    assert passed_on
+
+
+@pytest.mark.nginx
+@pytest.mark.timeout(180)
+async def test_streams_of_the_http_fallback_go_past_a_process_that_leaves(site: _Site) -> None:
+    """And the commands of those that it still serves arrive."""
+    leaving, staying = site.servers
+    await _know_each_other(*(server.http("") for server in site.servers))
+    async with AsyncExitStack() as stack:
+        kept = {s.process: s for s in await _one_on_each(stack, site.nginx.origin)}[leaving.pid]
+        leaving.signal(signal.SIGTERM)
+        await _refuses(leaving)
+        for _ in range(8):
+            stream = await _Stream.open(stack, site.nginx.origin)
+            assert stream.process == staying.pid
+        assert "subscribe" in await kept.command(id=2, subscribe={"channel": "chat:7"})
+
+
+@pytest.mark.timeout(180)
+async def test_commands_of_the_http_fallback_arrive_by_any_worker() -> None:
+    """Workers on one port are chosen by the system."""
+    nats_binary()
+    env = {"APP_SECRET": SECRET, "PONGEE_API_KEY": API_KEY, "PONGEE_BROKER": "nats://embedded"}
+    async with Served("app:app", "--workers", "2", cwd=FILES, env=env) as served:
+        await _know_each_other(served.http(""))
+        async with AsyncExitStack() as stack:
+            for stream in await _one_on_each(stack, served.http("")):
+                assert "subscribe" in await stream.command(id=2, subscribe={"channel": "chat:7"})
+                for number in range(3, 13):
+                    publish = {"channel": "chat:7", "data": "hello"}
+                    assert "error" not in await stream.command(id=number, publish=publish)
 
 
 # The kernel
@@ -359,79 +471,3 @@ def test_kernel_settings_are_those_the_page_counts_with() -> None:
     assert high - low + 1 > ports
     assert f"{high - low + 1:,}" in PAGE
     assert f"{60999 - 32768 + 1:,}" in PAGE
-
-
-# YAML
-
-_KEY = re.compile(r"([A-Za-z][A-Za-z0-9_-]*):(?: (.+))?")
-_PLAIN = re.compile(r"[A-Za-z0-9/][^#\"'&*!|>%@{}\[\]]*|[A-Za-z]+\(`.*`\)")
-
-
-def read_documents(text: str) -> list[Any]:
-    """Read the part of YAML that our files are written in, and refuse everything else.
-
-    Mappings and lists by indentation of two spaces, plain and double-quoted scalars, ``{}``,
-    comments on lines of their own. A file that this reads means the same to every reader.
-
-    Raises:
-        ValueError: there is something that this does not read.
-    """
-    return [_read_document(part) for part in re.split(r"^---$", text, flags=re.MULTILINE)]
-
-
-def _read_document(text: str) -> Any:
-    lines: list[tuple[int, str]] = []
-    for line in text.splitlines():
-        content = line.lstrip(" ")
-        if content and not content.startswith("#"):
-            lines.append((len(line) - len(content), content))
-    value, rest = _read_block(lines, 0)
-    if rest:
-        raise ValueError(f"does not belong here: {rest[0][1]!r}")
-    return value
-
-
-def _read_block(lines: list[tuple[int, str]], indent: int) -> tuple[Any, list[tuple[int, str]]]:
-    if not lines or lines[0][0] != indent:
-        raise ValueError(f"{indent} spaces expected: {lines[:1]}")
-    if lines[0][1].startswith("- "):
-        return _read_list(lines, indent)
-    found: dict[str, Any] = {}
-    while lines and lines[0][0] == indent:
-        match = _KEY.fullmatch(lines[0][1])
-        if match is None or match[1] in found:
-            raise ValueError(f"no key, or one that was there: {lines[0][1]!r}")
-        lines = lines[1:]
-        if match[2] is not None:
-            found[match[1]] = _scalar(match[2])
-        else:
-            found[match[1]], lines = _read_block(lines, indent + 2)
-    return found, lines
-
-
-def _read_list(
-    lines: list[tuple[int, str]], indent: int
-) -> tuple[list[Any], list[tuple[int, str]]]:
-    found: list[Any] = []
-    while lines and lines[0][0] == indent and lines[0][1].startswith("- "):
-        content = lines[0][1][2:]
-        if _KEY.fullmatch(content):
-            value, lines = _read_block([(indent + 2, content), *lines[1:]], indent + 2)
-        else:
-            value, lines = _scalar(content), lines[1:]
-        found.append(value)
-    return found, lines
-
-
-def _scalar(text: str) -> Any:
-    if text == "{}":
-        return {}
-    if text.startswith('"'):
-        return json.loads(text)
-    if not _PLAIN.fullmatch(text) or ": " in text or text.endswith((" ", ":")):
-        raise ValueError(f"no plain scalar: {text!r}")
-    if text in ("true", "false"):
-        return text == "true"
-    if text.lower() in ("yes", "no", "on", "off", "null", "true", "false"):
-        raise ValueError(f"means different things to different readers: {text!r}")
-    return int(text) if text.isdecimal() else text
