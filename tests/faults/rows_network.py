@@ -122,6 +122,9 @@ async def row_15(options: Options) -> Outcome:
             )
             dropped = counted(world.drops(first, world.subscribers[-count:]))
             world.outcome.check("slow ones were told so, or cut", set(dropped) <= SLOW, dropped)
+            logs = "".join(worker.output() for worker in world.fleet.workers)
+            found = {code: logs.count(f"({code}") for code in (3008, 3012)}
+            world.outcome.check("the workers found them slow or silent", any(found.values()), found)
             await world.judge()
         finally:
             await slow.stop()
