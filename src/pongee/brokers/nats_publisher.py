@@ -69,8 +69,12 @@ _FEW = 64
 """Publications that are rather stored one after the other: a server takes milliseconds for a step
 of several, during which it stores nothing else, and a tenth of one for a single publication."""
 
-_LATE = 0.05
+_LATE = 0.25
 """Seconds after which those that wait are stored in one step, however few: the server is far."""
+
+_REMOVALS = 500
+"""Channels of which old publications are removed in one sweep: servers drop what they are asked
+when too much is asked at once."""
 
 _Message = tuple[str, bytes, bytes]
 """A subject, what is stored there, and header lines."""
@@ -423,13 +427,17 @@ class Publisher:
         """Let go of channels where nothing was published for as long as publications are kept."""
         self._sweeper = None
         now = self._server.now()
+        left = _REMOVALS
         for channel, lane in list(self._lanes.items()):
             last = lane.last
             if lane.task is not None or (last and now - last.at < lane.stream.ttl):
                 continue
-            del self._lanes[channel]
-            if last is not None and self._server.is_up:
+            if last is not None and last.offset > 1 and self._server.is_up:
+                if not left:
+                    continue
+                left -= 1
                 self._server.forget(lane.subject, seq=last.sequence)
+            del self._lanes[channel]
         if self._lanes:
             self._sweep_later()
 
