@@ -16,7 +16,17 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from pongee import Client, ClientError, ClientLimits, CloseCause, JWTBearer, Pongee, Session, public
+from pongee import (
+    CauseKind,
+    Client,
+    ClientError,
+    ClientLimits,
+    CloseCause,
+    JWTBearer,
+    Pongee,
+    Session,
+    public,
+)
 from pongee.testing import Client as Peer
 from pongee.testing import ManualClock, RawPeer, Server, connect, eventually, serve
 from tests.centrifuge.paced import PacedBroker
@@ -343,8 +353,12 @@ async def test_pings_are_sent_and_a_missing_pong_ends_the_connection() -> None:
         assert waited[1:] == pytest.approx([25, 25], abs=1)
         world.clock.advance(26)
         assert await peer.receive() == "{}"
+        ended: list[Any] = []
+        world.pongee.listen(ended.append)
         world.clock.advance(8.5)
         assert (await peer.wait_closed()).code == 3012
+        await eventually(lambda: ended, what="the end is told")
+        assert ended[-1].cause.kind is CauseKind.CONNECTION_LOST
 
 
 async def test_connection_expires_unless_it_is_refreshed() -> None:

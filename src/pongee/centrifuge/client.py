@@ -283,7 +283,7 @@ class Client:
         self._appointments = self.service.runtime.wheel.call_later(delay, callback)
 
     def _stale(self) -> None:
-        self.end(Disconnect.STALE)
+        self.end(Disconnect.STALE, cause=CauseKind.IDLE)
 
     def _overstayed(self) -> None:
         self.end(CloseCode.NORMAL, "connect was refused")
@@ -303,7 +303,7 @@ class Client:
     def _look_for_pong(self) -> None:
         spec = self.service.spec
         if self._pinged:
-            self.end(Disconnect.NO_PONG)
+            self.end(Disconnect.NO_PONG, cause=CauseKind.CONNECTION_LOST)
         else:
             self._appoint(spec.ping_interval - spec.pong_timeout, self._ping)
 

@@ -349,7 +349,7 @@ def unsubscribe_by_server(client: Client, name: str, code: int, reason: str = ""
     if sub is None or not sub.live:
         return False
     if sub.server_side and code == UnsubscribeCode.EXPIRED:
-        client.end(Disconnect.SUBSCRIPTION_EXPIRED)
+        client.end(Disconnect.SUBSCRIPTION_EXPIRED, cause=CauseKind.TOKEN_EXPIRED)
         return True
     del client.subscriptions[name]
     sub.end(client, name)

@@ -31,6 +31,7 @@ from pongee.centrifuge.tokens import (
     user_of,
 )
 from pongee.channels.encoding import to_json
+from pongee.codes import CauseKind
 from pongee.entries import Gap
 from pongee.errors import InvalidToken, Refused
 from pongee.guards.policy import TokenPolicy, public
@@ -295,7 +296,7 @@ def set_expiry(client: Client, expires_at: float | None) -> None:
 
 
 def _expire(client: Client) -> None:
-    client.end(Disconnect.CONNECTION_EXPIRED)
+    client.end(Disconnect.CONNECTION_EXPIRED, cause=CauseKind.TOKEN_EXPIRED)
 
 
 async def _refresh_by_server(client: Client) -> None:
