@@ -281,6 +281,7 @@ async def test_publication_that_nobody_keeps_makes_the_client_subscribe_again() 
         assert push["unsubscribe"] == {"code": 2500, "reason": "insufficient state"}
         asked = {**CHAT, "recover": True, "epoch": epoch, "offset": 1}
         result = (await ask(peer, 3, subscribe=asked))["subscribe"]
-        assert result["was_recovering"] and "recovered" not in result
+        assert result["was_recovering"]
+        assert "recovered" not in result
         assert result["offset"] == 3
         assert (await subscribed.wait_closed()).code == 3010
