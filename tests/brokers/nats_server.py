@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sysconfig
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -106,8 +107,13 @@ class NatsServer:
         self._end(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Let it hang: connections stay open, and nothing is answered."""
+        """Let it hang: connections stay open, and nothing is answered any more."""
         self._signal(signal.SIGSTOP)
+        # Its threads stop some time after the signal was sent.
+        deadline = time.monotonic() + WITHIN
+        while not all(state in "Tt" for state in _states(self.pid)):
+            assert time.monotonic() < deadline, "it does not stop"
+            time.sleep(0.001)
 
     def thaw(self) -> None:
         """Let it go on."""
@@ -173,6 +179,15 @@ class NatsServer:
             process.kill()
             process.wait(WITHIN)
             raise AssertionError(f"still running:\n{self.log()}") from None
+
+
+def _states(pid: int) -> list[str]:
+    """The states of a process's threads; none where the system does not tell."""
+    states = []
+    for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(OSError):  # it has just ended
+            states.append(path.read_text().rpartition(")")[2].split()[0])
+    return states
 
 
 def _greets(port: int) -> bool:
