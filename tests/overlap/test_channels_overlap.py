@@ -153,6 +153,43 @@ async def test_subscribe_and_unsubscribe_in_a_hurry() -> None:
         await eventually(lambda: world.left == 100, what="each departure")
 
 
+async def test_subscriptions_of_one_frame_wait_for_the_broker_together() -> None:
+    """Eight at once; what follows them finds them in, and no more than are allowed."""
+    world = World(max_subscriptions=20)
+    async with world.open() as server, world.peer(server, token()) as peer:
+        await reply_to(peer, 1)
+        world.broker.paced = True
+        wishes = [{"subscribe": {"channel": f"chat:{number}"}} for number in range(22)]
+        wishes += [{"subscribe": {"channel": "chat:0"}}, {"unsubscribe": {"channel": "chat:3"}}]
+        frame = [json.dumps({"id": number, **wish}) for number, wish in enumerate(wishes, 2)]
+        await peer.send("\n".join(frame))
+        most, replies = 0, dict[int, dict[str, Any]]()
+        receiving = asyncio.create_task(_replies(peer, len(wishes), replies))
+        while not receiving.done():
+            most = max(most, world.broker.waiting)
+            while world.broker.waiting:
+                world.broker.go_on()
+            await asyncio.sleep(0)
+        await receiving
+        assert most == 8
+        assert ["subscribe" in replies[number] for number in range(2, 24)].count(True) == 20
+        refused = [reply["error"]["code"] for reply in replies.values() if "error" in reply]
+        assert sorted(refused) == [105, 106, 106]
+        assert "unsubscribe" in replies[len(wishes) + 1]
+        world.broker.paced = False
+        await eventually(lambda: len(world.pongee.local_channels()) == 19, what="one is out")
+    await world.nothing_is_left()
+
+
+async def _replies(peer: Any, number: int, found: dict[int, dict[str, Any]]) -> None:
+    """Take so many replies."""
+    while len(found) < number:
+        for line in str(await peer.receive()).split("\n"):
+            told = json.loads(line)
+            if "id" in told:
+                found[told["id"]] = told
+
+
 async def test_server_and_client_subscribe_at_the_same_time() -> None:
     """One of them does; the other is told, or does nothing; and one unsubscribe undoes it."""
     world = World()

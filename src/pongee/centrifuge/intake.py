@@ -34,7 +34,7 @@ class Intake:
         client: whose commands they are.
     """
 
-    __slots__ = ("_calls", "_client", "_ids", "_queue", "_worker")
+    __slots__ = ("_calls", "_client", "_entering", "_ids", "_queue", "_worker")
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -42,6 +42,7 @@ class Intake:
         self._queue: deque[tuple[int, str, Any]] | None = None
         self._worker: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[None]] | None = None
+        self._entering: set[asyncio.Task[None]] | None = None
 
     def answered(self, number: int) -> None:
         """Learn that the command `number` has its reply."""
@@ -55,7 +56,7 @@ class Intake:
     def cancel(self) -> None:
         """Forget what waits, and cancel what runs."""
         self.drop()
-        for task in (self._worker, *(self._calls or ())):
+        for task in (self._worker, *(self._calls or ()), *(self._entering or ())):
             if task is not None:
                 task.cancel()
 
@@ -108,10 +109,25 @@ class Intake:
                     while not self._may_call():
                         await asyncio.wait(self._calls or (), return_when="FIRST_COMPLETED")
                     self._call(number, request)
+                elif name == "subscribe" and (self._entering or _is_subscribe(queue)):
+                    await self._enter(number, request)
                 else:
+                    if self._entering:  # whatever it is may be about one of these channels
+                        await asyncio.wait(self._entering)
                     await self._run(number, name, request)
         finally:
             self._worker = self._queue = None
+
+    async def _enter(self, number: int, request: Any) -> None:
+        """Subscribe beside others of the same frame: each waits for the broker more than once."""
+        client = self._client
+        if self._entering is None:
+            self._entering = set()
+        while len(self._entering) >= client.service.spec.limits.concurrent_calls:
+            await asyncio.wait(self._entering, return_when="FIRST_COMPLETED")
+        task = client.loop.create_task(self._run(number, "subscribe", request))
+        self._entering.add(task)
+        task.add_done_callback(self._entering.discard)
 
     def _may_call(self) -> bool:
         limit = self._client.service.spec.limits.concurrent_calls
@@ -146,6 +162,10 @@ class Intake:
                 return
         if reply is not None:
             client.answer(reply)
+
+
+def _is_subscribe(queue: deque[tuple[int, str, Any]]) -> bool:
+    return bool(queue) and queue[0][1] == "subscribe"
 
 
 def _is_cancelled() -> bool:

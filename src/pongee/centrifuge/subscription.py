@@ -159,7 +159,8 @@ async def enter(client: Client, name: str, sub: Subscription, wish: Wish) -> Ent
     """Enter the channel; the caller has checked that the client may.
 
     Raises:
-        ClientError: 105, it is in; or 112, it wants no subscription that did not recover.
+        ClientError: 105, it is in; 106, it is in too many; or 112, it wants no subscription that
+            did not recover.
         BrokerUnavailable: nobody knows; it is not in.
         SessionClosed: the client left meanwhile.
 
@@ -169,6 +170,8 @@ async def enter(client: Client, name: str, sub: Subscription, wish: Wish) -> Ent
     tracked = options.recover or options.positioned or options.cache
     if name in client.subscriptions:  # the application may have subscribed it meanwhile
         raise error(ErrorCode.ALREADY_SUBSCRIBED)
+    if len(client.subscriptions) >= client.service.spec.limits.max_subscriptions:
+        raise error(ErrorCode.LIMIT_EXCEEDED)  # others were subscribed meanwhile
     client.subscriptions[name] = sub
     held = board.enter(name, client, options, positioned=tracked)
     page = recovery = None
