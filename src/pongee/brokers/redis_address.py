@@ -75,7 +75,7 @@ def parse_address(address: str) -> Address:
         if kind:
             return _parse_several(address, base, kind)
         return _parse_one(address, base)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, KeyError):
         raise ConfigurationError(_cure(scheme)) from None
 
 
