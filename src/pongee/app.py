@@ -280,6 +280,7 @@ class Pongee(ChannelFace):
             # tell us of the start, nor of the end.
             logger.info("started without a lifespan: nothing will be drained at the end")
             self._start()
+            self._node.start_soon()
         return None if self._table is None else self._table.find(scope)
 
     # Acting

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import cache, partial
 from importlib import metadata
+from typing import Any
 
 from pongee.brokers.choose import MakeBroker
 from pongee.centrifuge import codes
@@ -99,6 +100,10 @@ class Node:
         self.fleet.start()
         await self._tell_layout()
 
+    def start_soon(self) -> None:
+        """Join the others, where nobody can wait for it."""
+        self._soon(self.start())
+
     async def command(self, command: Command) -> list[Answer]:
         """Have every process of the application do something.
 
@@ -136,9 +141,7 @@ class Node:
             self._patience = None
         if up:
             self.fleet.greet()
-            telling = asyncio.ensure_future(self._tell_layout())
-            self.runtime.endings.add(telling)
-            telling.add_done_callback(self.runtime.endings.discard)
+            self._soon(self._tell_layout())
         elif self.fleet.others:
             self._patience = wheel.call_later(BROKER_PATIENCE, self._send_away)
 
@@ -153,6 +156,16 @@ class Node:
     def _send_one_away(self, client: Client) -> None:
         if not self.board.broker.health.up:
             client.end(codes.Disconnect.INSUFFICIENT_STATE)
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self.runtime.endings.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Future[None]) -> None:
+        self.runtime.endings.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("the broker cannot be used", exc_info=task.exception())
 
     def _layout(self) -> bytes:
         families = ((one.pattern, one.options) for one in self.declared.channels)
