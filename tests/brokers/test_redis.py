@@ -23,7 +23,7 @@ from pongee.limits import REDIS_UNUSED
 from pongee.testing import ManualClock, eventually
 from pongee.testing.broker_contract import BrokerContract
 from pongee.testing.broker_world import RecordingSink, fresh_name
-from tests.brokers.redis_server import RedisServer, redis_6, redis_7
+from tests.brokers.redis_server import RedisServer, redis_6, redis_7, redis_8
 
 pytestmark = pytest.mark.anyio
 
@@ -41,6 +41,12 @@ def server_6(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 @pytest.fixture(scope="module")
 def server_7(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     with RedisServer(tmp_path_factory.mktemp("redis7"), redis_7()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def server_8(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis8"), redis_8()) as server:
         yield server
 
 
@@ -70,6 +76,14 @@ class TestContractOn7(_Contract):
     @pytest.fixture(autouse=True)
     def _use(self, server_7: RedisServer) -> None:
         self.url = f"{server_7.url[:-1]}3"
+
+
+class TestContractOn8(_Contract):
+    """With the newest, on its default database."""
+
+    @pytest.fixture(autouse=True)
+    def _use(self, server_8: RedisServer) -> None:
+        self.url = server_8.url
 
 
 @asynccontextmanager
