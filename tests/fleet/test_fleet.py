@@ -12,11 +12,11 @@ import pytest
 from pongee import BrokerUnavailable, Settings, UsageError
 from pongee.channels.publication import Position
 from pongee.fleet.messages import Bye, Disconnect, Hello, NodeInfo, Target, encode
-from pongee.limits import NODE_TTL
+from pongee.limits import BROKER_PATIENCE, NODE_TTL
 from pongee.testing import ManualClock, connect, eventually, serve
 from tests.brokers.nats_server import NatsServer
 from tests.brokers.redis_server import RedisServer
-from tests.fleet.world import make, processes
+from tests.fleet.world import Process, make, processes
 
 pytestmark = pytest.mark.anyio
 
@@ -265,6 +265,38 @@ async def test_broker_that_is_away(
         assert (await there.pushed("pub"))["data"] == {"n": 3}
         await eventually(lambda: len(one.pongee._node.fleet.others) == 1, what="all are back")
         assert await one.pongee.disconnect(user="ann") == 1
+
+
+@pytest.mark.parametrize("others", [True, False])
+async def test_clients_are_sent_where_the_broker_may_be_reached(
+    settings: Settings, broker_server: RedisServer | NatsServer, others: bool
+) -> None:
+    """Those that were promised their position, and only if there is anywhere to go."""
+    clock = ManualClock()
+    pongee, app, room = make(settings, clock=clock)
+    node = pongee._node
+    async with serve(app) as server:
+        process = Process(pongee, room, server)
+        async with process.sdk("ann", CHAT) as ann, process.sdk("ben") as ben:
+            if others:
+                await node.board.broker.control(encode(Hello(GHOST)))
+                await eventually(lambda: node.fleet.others, what="the ghost is seen")
+            broker_server.stop()
+            try:
+                await eventually(lambda: not node.board.broker.health.up, what="it is noticed")
+                clock.advance(BROKER_PATIENCE - 1)
+                await ann.ask(ping={})
+                clock.advance(2)
+                if others:
+                    assert (await ann.peer.wait_closed()).code == 3010
+                else:
+                    await ann.ask(ping={})
+                await ben.ask(ping={})
+            finally:
+                broker_server.start()
+            await eventually(lambda: node.board.broker.health.up, within=15, what="it is back")
+            clock.advance(BROKER_PATIENCE + 1)
+            await ben.ask(ping={})
 
 
 async def test_alone_nobody_is_asked() -> None:

@@ -73,7 +73,14 @@ def make(settings: Settings, **given: Any) -> tuple[Pongee, FastAPI, Channel[dic
     async def who(user: str = "") -> Identity:
         return Identity(user or None)
 
-    pongee.connection(auth=who, anonymous=True, limits=ClientLimits(max_subscriptions=3))
+    # No pings: a test that moves the clock is not about them.
+    pongee.connection(
+        auth=who,
+        anonymous=True,
+        ping_interval=7200,
+        pong_timeout=3600,
+        limits=ClientLimits(max_subscriptions=3),
+    )
     room = pongee.channel(
         "chat:{room_id:int}",
         dict[str, Any],
