@@ -200,6 +200,7 @@ async def test_handler_that_awaited_something_cancelled_is_an_error_of_its_own(
         await peer.send(
             '{"id":2,"subscribe":{"channel":"chat:1"}}\n{"id":3,"subscribe":{"channel":"plain"}}'
         )
+        await reply_to(peer, 1)
         replies = [await peer.receive_json() for _ in range(2)]  # in whichever order
         by_number = {reply["id"]: reply for reply in replies}
         assert by_number[2]["error"]["code"] == 100
