@@ -20,6 +20,7 @@ from pongee.errors import (
 from pongee.guards.jwt import JWTBearer
 from pongee.guards.origin import OriginPolicy
 from pongee.guards.policy import AnyOf, StaticTokens, TokenPolicy, public
+from pongee.guards.shared_tickets import SharedTickets
 from pongee.guards.tickets import Tickets
 from pongee.guards.token import (
     CookieToken,
@@ -73,6 +74,7 @@ __all__ = [
     "SessionClosed",
     "SessionStatistics",
     "Settings",
+    "SharedTickets",
     "StaticTokens",
     "SubprotocolToken",
     "Tickets",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 
 from pongee.brokers.base import Counts, Page
 from pongee.centrifuge.codes import ErrorCode, is_unsubscribe_code
 from pongee.channels.names import check_channel
-from pongee.channels.options import stream_of
-from pongee.channels.publication import ClientInfo, Position
+from pongee.channels.options import ChannelOptions, stream_of
+from pongee.channels.publication import ClientInfo, Position, Publication
 from pongee.codes import may_be_sent
 from pongee.errors import BrokerUnavailable, ClientError, UsageError
 from pongee.fleet.messages import (
@@ -187,6 +188,23 @@ class ActingFace:
         if code is not None and not may_be_sent(code):
             raise UsageError(f"close code {code} must not be sent")
         return await self._command(Disconnect(_target(id, user), code, reason))
+
+    async def once(self, name: str, ttl: float) -> bool:
+        """Whether nobody has called this with `name` before, on any process, for `ttl` seconds.
+
+        Of calls at the same time exactly one is told that it is the first.
+
+        Args:
+            name: anything.
+            ttl: seconds for which the answer is remembered.
+
+        Raises:
+            BrokerUnavailable: nobody knows; a second call may be told that it is not the first.
+        """
+        channel = f"$once:{sha256(name.encode()).hexdigest()}"
+        options = ChannelOptions(history=1, history_ttl=ttl, history_meta_ttl=ttl)
+        position = await self._node.board.publish(channel, Publication(b"1"), options)
+        return position.offset == 1
 
     async def info(self) -> list[NodeInfo]:
         """What the processes of the application are, this one first; the others as of just now."""

@@ -76,7 +76,7 @@ class Scenarios:
     @pytest.fixture
     def no_leave_delay_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Whoever is heard to leave did not have to wait for it."""
-        monkeypatch.setattr("pongee.switchboard.LEAVE_DELAY", 3600.0)
+        monkeypatch.setattr("pongee.attendance.LEAVE_DELAY", 3600.0)
 
     # Connecting
 

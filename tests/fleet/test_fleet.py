@@ -179,6 +179,14 @@ async def test_commands_find_the_client_of_a_stream(settings: Settings) -> None:
         assert answer.status_code == 204  # the end of its stream tells it
 
 
+async def test_something_is_done_once_by_all(settings: Settings) -> None:
+    """Of many calls on every process one is the first."""
+    async with processes(settings) as (one, two):
+        calls = [process.pongee.once("job", 60.0) for process in (one, two) * 10]
+        assert sorted(await asyncio.gather(*calls)) == [False] * 19 + [True]
+        assert await two.pongee.once("another", 60.0)
+
+
 async def test_processes_come_and_go(settings: Settings) -> None:
     """Each says what it is; one that leaves in order is gone at once."""
     async with processes(settings) as (one, two), two.sdk("ann", CHAT):

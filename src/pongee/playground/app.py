@@ -29,9 +29,9 @@ from pongee import (
     Refused,
     Session,
     Settings,
+    SharedTickets,
     StaticTokens,
     SubprotocolToken,
-    Tickets,
     public,
 )
 from pongee.playground.channels import add_channels
@@ -91,7 +91,7 @@ def create_app(settings: Settings, *, development: bool = False) -> FastAPI:
 
     # Whoever holds the secret decides whether a token expires.
     jwt = JWTBearer(secret, require_exp=False, sources=(HeaderToken(), SubprotocolToken()))
-    tickets = Tickets()
+    tickets = SharedTickets(secret, pongee.once)  # any worker may be asked
     tokens = AnyOf(tickets, StaticTokens([t.get_secret_value() for t in settings.static_tokens]))
 
     async def ticket_or_token(
