@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from pongee import BrokerUnavailable
+from pongee import BrokerUnavailable, ConfigurationError
 from pongee.channels.encoding import Format
 from pongee.channels.options import ChannelOptions
 from pongee.channels.publication import ClientInfo, Position, Presence, Publication, encode_plain
@@ -250,6 +251,135 @@ async def test_history_that_cannot_be_read_is_tried_again_and_then_told() -> Non
     await at.publish()
     await at.quiet()
     assert member.got == ["1", "3", "4"]
+
+
+async def test_repair_that_breaks_leaves_nobody_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug of a broker's is told as a gap, and the channel goes on."""
+    at, member = Board(), Member()
+    await at.join(member)
+    await at.publish(3)
+    at.broker.arrive()
+    at.broker.lose()
+
+    async def broken(*given: object, **more: object) -> None:
+        raise ValueError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(at.broker, "history", broken)
+        await at.quiet()
+    assert (member.got, member.gaps) == (["1", "3"], 1)
+    await at.publish()
+    await at.quiet()
+    assert member.got == ["1", "3", "4"]
+
+
+async def test_repair_that_was_given_up_does_not_end_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its answer comes late, and is nobody's any more."""
+    monkeypatch.setattr("pongee.repair.HELD_MESSAGES", 3)
+    at, member = Board(), Member()
+    await at.join(member)
+    await at.publish(2)
+    at.broker.lose()
+    at.broker.paced = True
+    at.broker.arrive()
+    await eventually(lambda: at.broker.waiting, what="the history is read")
+    at.broker.paced = False
+    await at.publish(4)
+    at.broker.arrive(4)  # more than are held: given up
+    assert member.gaps == 1
+    await at.publish(2)
+    at.broker.lose()
+    at.broker.arrive()
+    at.broker.go_on()
+    await at.quiet()
+    assert member.gaps == 1
+    assert member.got == _texts(2, 8)
+
+
+async def test_who_left_while_the_link_was_down_is_struck_out() -> None:
+    """And said goodbye for, once it is up."""
+    at = Board()
+    await at.board.start()
+    listener = await _listener(at)
+    member = await _enter_live(at, ANN)
+    await at.quiet()
+
+    at.broker.failing = True
+    at.board.on_link(False)
+    at.board.leave_live(ROOM, member, SOCIAL, ANN)
+    await at.quiet()
+    at.broker.failing = False
+    assert "1" in await at.broker.presence(ROOM)
+    at.board.on_link(True)
+    await at.quiet()
+    assert "1" not in await at.broker.presence(ROOM)
+    assert listener.got == ["+1", "-1"]
+
+
+async def test_farewells_that_wait_are_said_when_the_process_ends() -> None:
+    """Nobody would say them afterwards."""
+    at = Board()
+    await at.board.start()
+    told: list[str] = []
+    leave = at.broker.leave
+
+    async def listen(channel: str, info: ClientInfo) -> None:
+        told.append(info.client)
+        await leave(channel, info)
+
+    at.broker.leave = listen  # type: ignore[method-assign]
+    member = await _enter_live(at, ANN)
+    at.board.leave_live(ROOM, member, SOCIAL, ANN, lost=True)
+    assert told == []
+    await at.board.stop()
+    assert told == ["1"]
+
+
+async def test_who_was_not_announced_does_not_take_leave() -> None:
+    """It left before it was present."""
+    at = Board()
+    listener = await _listener(at)
+    at.broker.paced = True
+    member = Member()
+    entering = asyncio.create_task(at.board.enter_live(ROOM, member, SOCIAL, ANN))
+    await eventually(lambda: at.broker.waiting, what="the broker is asked")
+    entering.cancel()
+    at.broker.paced = False
+    for _ in range(4):
+        at.broker.go_on()
+        await asyncio.sleep(0)
+    at.board.leave_live(ROOM, member, SOCIAL, ANN)
+    await at.quiet()
+    assert listener.got == []
+
+
+async def test_start_is_shared_and_can_be_tried_again() -> None:
+    """One that failed is forgotten; after the end nothing starts."""
+    at = Board()
+    started = 0
+    start = at.broker.start
+
+    async def slow(*given: Any) -> None:
+        nonlocal started
+        started += 1
+        await asyncio.sleep(0)
+        if started == 1:
+            raise ConfigurationError("another password")
+        await start(*given)
+
+    at.broker.start = slow  # type: ignore[method-assign, assignment]
+    with pytest.raises(ConfigurationError):
+        await at.board.publish(ROOM, Publication(b"1"), KEPT)
+    positions = await asyncio.gather(
+        *(at.board.publish(ROOM, Publication(b"1"), KEPT) for _ in range(5))
+    )
+    assert [position.offset for position in positions] == [1, 2, 3, 4, 5]
+    assert started == 2
+    await at.board.stop()
+    with pytest.raises(BrokerUnavailable, match="ends"):
+        await at.board.publish(ROOM, Publication(b"1"), KEPT)
 
 
 async def test_lost_publication_that_nobody_keeps_is_told_to_those_with_a_position() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
 
 from pongee.brokers.base import Broker
-from pongee.brokers.errands import Errands
+from pongee.brokers.errands import Errand, Errands, Key
 from pongee.channels.publication import ClientInfo
 from pongee.clock import Timer, TimerWheel
-from pongee.limits import LEAVE_DELAY, PRESENCE_REFRESH, PRESENCE_TTL
+from pongee.errors import BrokerUnavailable
+from pongee.limits import LEAVE_DELAY, OWED_STEPS, PRESENCE_REFRESH, PRESENCE_TTL
 
 __all__ = ["Attendance"]
 
@@ -29,6 +31,8 @@ class Attendance:
         self._present: dict[str, dict[str, ClientInfo]] = {}
         self._departing: dict[tuple[str, str], dict[str, tuple[Timer, ClientInfo]]] = {}
         self._refresher: Timer | None = None
+        # What failed because the link was down: nobody else would strike out who left meanwhile.
+        self._owed: deque[tuple[Key, Errand]] = deque(maxlen=OWED_STEPS)
 
     async def appear(self, channel: str, info: ClientInfo) -> None:
         """Enter `info` among those present; renewed until `disappear`.
@@ -51,7 +55,7 @@ class Attendance:
             if not here:
                 del self._present[channel]
             strike = partial(self._broker.remove_presence, channel, info.client, info.user)
-            self._errands.add((channel, info.client), strike)
+            self._owe((channel, info.client), strike)
 
     def tell_join(self, channel: str, info: ClientInfo) -> None:
         """Tell the channel's members that `info` came."""
@@ -67,7 +71,7 @@ class Attendance:
                 user has come back, or after `LEAVE_DELAY`: users do not flicker.
         """
         if not lost or not info.user:
-            self._errands.add((channel, info.client), partial(self._broker.leave, channel, info))
+            self._owe((channel, info.client), partial(self._broker.leave, channel, info))
             return
         timer = self._wheel.call_later(
             LEAVE_DELAY, lambda: self._tell_late(channel, info.user, info.client)
@@ -80,7 +84,7 @@ class Attendance:
         if client in departing:
             timer, info = departing.pop(client)
             timer.cancel()
-            self._errands.add((channel, info.client), partial(self._broker.leave, channel, info))
+            self._owe((channel, info.client), partial(self._broker.leave, channel, info))
         if not departing:
             self._departing.pop((channel, user), None)
 
@@ -97,6 +101,29 @@ class Attendance:
                     self._errands.add(key, add)
         if self._present:
             self._refresher = self._wheel.call_later(PRESENCE_REFRESH, self.renew)
+
+    def pay(self) -> None:
+        """Do what failed while the link was down, and renew every entry."""
+        owed, self._owed = self._owed, deque(maxlen=OWED_STEPS)
+        for key, step in owed:
+            self._owe(key, step)
+        self.renew()
+
+    def say_farewells(self) -> None:
+        """Tell now of those whose return was waited for: the process ends."""
+        for (channel, user), departing in list(self._departing.items()):
+            for client in list(departing):
+                self._tell_late(channel, user, client)
+
+    def _owe(self, key: Key, step: Errand) -> None:
+        async def errand() -> None:
+            try:
+                await step()
+            except BrokerUnavailable:
+                self._owed.append((key, step))
+                raise
+
+        self._errands.add(key, errand)
 
     def stop(self) -> None:
         """Renew no more."""

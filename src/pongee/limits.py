@@ -57,6 +57,7 @@ __all__ = [
     "NODE_INTERVAL",
     "NODE_TTL",
     "ORIGIN_SIZE",
+    "OWED_STEPS",
     "PENDING_BYTES",
     "PENDING_MESSAGES",
     "POSITION_CHECK",
@@ -240,6 +241,10 @@ REDIS_UNUSED = 600.0
 
 ERRANDS_AT_ONCE = 64
 """Steps owed to the broker by nobody who waits (presence, leaving) that are under way at once."""
+
+OWED_STEPS = 100_000
+"""Departures that are told again when the link is up. More: the oldest are not, and entries of
+presence end with their leases."""
 
 POSITION_CHECK = 25.0
 """Seconds between two looks at the position of a channel that nothing was published to: brokers may

@@ -62,6 +62,7 @@ class Node:
         self.board = Switchboard(broker(clock, wheel), wheel, ENCODERS, node, buffer)
         self.board.on_link_changed = self._on_link
         self._patience: Timer | None = None
+        self._leaving: list[Timer] = []  # clients that are sent away, one after the other
         self._since = clock.monotonic()
         self.registry = Registry()
         self.telemetry = Telemetry(log_event)
@@ -139,6 +140,9 @@ class Node:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+        for timer in self._leaving:
+            timer.cancel()
+        self._leaving.clear()
         if up:
             self.fleet.greet()
             self._soon(self._tell_layout())
@@ -151,11 +155,8 @@ class Node:
         logger.warning("the broker stays away: %d clients are sent elsewhere", len(members))
         for number, client in enumerate(members):
             delay = BROKER_PATIENCE * number / len(members)
-            self.runtime.wheel.call_later(delay, partial(self._send_one_away, client))
-
-    def _send_one_away(self, client: Client) -> None:
-        if not self.board.broker.health.up:
-            client.end(codes.Disconnect.INSUFFICIENT_STATE)
+            end = partial(client.end, codes.Disconnect.INSUFFICIENT_STATE)
+            self._leaving.append(self.runtime.wheel.call_later(delay, end))
 
     def _soon(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -167,16 +168,15 @@ class Node:
         if not task.cancelled() and task.exception() is not None:
             logger.error("the broker cannot be used", exc_info=task.exception())
 
-    def _layout(self) -> bytes:
-        families = ((one.pattern, one.options) for one in self.declared.channels)
-        return write_layout(families)
-
     async def _tell_layout(self) -> None:
         """Leave word of the declared channels for publishers that do not have the application."""
         if self.board.broker.reliable:
             return
         try:
-            await self.board.broker.put(LAYOUT, self._layout())
+            # Another application may have the same prefix; an older version other channels.
+            written = await self.board.broker.get(LAYOUT)
+            own = ((one.pattern, one.options) for one in self.declared.channels)
+            await self.board.broker.put(LAYOUT, write_layout(own, written))
         except BrokerUnavailable as error:
             logger.debug("the declared channels could not be told: %s", error)
 
@@ -201,6 +201,7 @@ class Node:
             await over.wait()
         if not again:
             await self._tell_drain()
+        self.board.turn_away()
         leaving = self._connections()
         for number, connection in enumerate(leaving):
             runtime.wheel.call_later(window * number / len(leaving), connection.leave)

@@ -44,8 +44,8 @@ class Publisher:
         prefix: by default ``PONGEE_BROKER_PREFIX``.
 
     Raises:
-        ConfigurationError: there is no such broker, its package is not installed, or it is
-            ``memory://``, which is of one process.
+        ConfigurationError: there is no such broker, or it is ``memory://``, which is of one
+            process.
 
     Concurrency: one object serves one event loop by `publish`, and any threads by `publish_sync`,
     which has a connection and a thread of its own, in each process that a fork makes anew.
@@ -92,8 +92,11 @@ class Publisher:
 
         Cancellation: likewise.
         """
-        if self._line is None:
-            self._line = _Line(self._address, self._prefix)
+        loop = asyncio.get_running_loop()
+        if self._line is None or self._line.loop.is_closed():
+            self._line = _Line(self._address, self._prefix, loop)
+        if self._line.loop is not loop:
+            raise UsageError("a Publisher serves one event loop; make one for each")
         return await self._line.publish(
             channel, data, key=key, idempotency_key=idempotency_key, tags=tags
         )
@@ -124,7 +127,7 @@ class Publisher:
         """
         with self._lock:
             if self._thread is None or self._thread.process != os.getpid():
-                self._thread = _Thread(_Line(self._address, self._prefix))
+                self._thread = _Thread(self._address, self._prefix)
             thread = self._thread
         publishing = thread.line.publish(
             channel, data, key=key, idempotency_key=idempotency_key, tags=tags
@@ -170,8 +173,9 @@ class Publisher:
 class _Line:
     """A connection to the broker, on one event loop."""
 
-    def __init__(self, address: str, prefix: str) -> None:
+    def __init__(self, address: str, prefix: str, loop: asyncio.AbstractEventLoop) -> None:
         clock = SystemClock()
+        self.loop = loop
         self._clock = clock
         self._broker: Broker = choose_broker(address, prefix, clock, TimerWheel(clock))
         self._starting: asyncio.Task[None] | None = None
@@ -192,7 +196,11 @@ class _Line:
             self._starting = asyncio.ensure_future(
                 self._broker.start(_Nobody(), secrets.token_hex(8))
             )
-        await asyncio.shield(self._starting)
+        try:
+            await asyncio.shield(self._starting)
+        except ConfigurationError:
+            self._starting = None  # it may be mended by the next time
+            raise
         options = await self._options_of(channel)
         publication = publication_of(data, key=key, tags=tags)
         if publication.binary and options is not PLAIN:
@@ -215,6 +223,8 @@ class _Line:
 
     async def _read_layout(self) -> None:
         written = await self._broker.get(LAYOUT)
+        if written is None and self._layout:
+            return  # the broker has come back empty, and the application will be as well
         if written is None:
             raise ConfigurationError(
                 "no application has been started with this broker and prefix, so that nobody knows "
@@ -239,10 +249,10 @@ class _Line:
 class _Thread:
     """An event loop in a thread of its own."""
 
-    def __init__(self, line: _Line) -> None:
+    def __init__(self, address: str, prefix: str) -> None:
         self.process = os.getpid()
-        self.line = line
         self.loop = asyncio.new_event_loop()
+        self.line = _Line(address, prefix, self.loop)
         self._thread = threading.Thread(
             target=self.loop.run_forever, name="pongee-publisher", daemon=True
         )

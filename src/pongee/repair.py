@@ -8,6 +8,7 @@ that were promised to be told are told, and start again from their own positions
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -21,6 +22,8 @@ from pongee.errors import BrokerUnavailable
 from pongee.limits import HELD_MESSAGES, REPAIR_PAUSE, REPAIR_TRIES
 
 __all__ = ["Repair"]
+
+logger = logging.getLogger("pongee.brokers")
 
 
 class Repair:
@@ -66,29 +69,33 @@ class Repair:
         """See whether anything was lost, or go on with what could not be read before."""
         if not entry.options.history or entry.position is None or not entry.listened:
             return
-        if entry.waiting is None:
-            self.begin(channel, entry)
-        else:
-            entry.tries = 0
-            self._read_soon(channel, entry)
+        entry.tries = 0
+        self._read_soon(channel, entry)
 
     def _read_soon(self, channel: str, entry: Entry) -> None:
         self._errands.add((channel, ""), partial(self._read, channel, entry))
 
     async def _read(self, channel: str, entry: Entry) -> None:
         start, stream = entry.position, stream_of(entry.options)
-        if entry.waiting is None or start is None or stream is None or not entry.listened:
-            return
-        try:
-            page = await self._broker.history(channel, stream, since=start)
-        except BrokerUnavailable:
-            self._try_later(channel, entry)
+        if start is None or stream is None or not entry.listened:
             return
         if entry.waiting is None:
-            return  # given up meanwhile
-        if entry.position is start:  # else the history has begun anew, and the members know
-            self._bring(channel, entry, start, page)
-        self._go_on(channel, entry)
+            entry.waiting = []
+        waiting = entry.waiting
+        try:
+            page = await self._broker.history(channel, stream, since=start)
+            if entry.waiting is not waiting:
+                return  # given up meanwhile
+            if entry.position is start:  # else the history has begun anew, and the members know
+                self._bring(channel, entry, start, page)
+            self._go_on(channel, entry)
+        except BrokerUnavailable:
+            if entry.waiting is waiting:
+                self._try_later(channel, entry)
+        except Exception:
+            logger.exception("what was lost of a channel could not be brought")
+            if entry.waiting is waiting:
+                self._give_up(channel, entry)
 
     def _bring(self, channel: str, entry: Entry, start: Position, page: Page) -> None:
         """Hand over what was missed, or what there is of it."""

@@ -20,9 +20,11 @@ Not for use from other threads.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from pongee.attendance import Attendance
@@ -34,8 +36,9 @@ from pongee.channels.options import PLAIN, ChannelOptions, stream_of
 from pongee.channels.publication import ClientInfo, Position, Presence, Publication, encode_plain
 from pongee.clock import Timer, TimerWheel
 from pongee.entries import Entry, Held, Member
+from pongee.errors import BrokerUnavailable
 from pongee.hub import Hub
-from pongee.limits import POSITION_CHECK
+from pongee.limits import POSITION_CHECK, SWEEP_REST, SWEEP_STEP
 from pongee.repair import Repair
 
 __all__ = ["Switchboard"]
@@ -82,7 +85,10 @@ class Switchboard:
         )
         self._waiting = WaitingRoom(buffer, wheel)
         self._checker: Timer | None = None
+        self._starting = asyncio.Lock()
         self._started = False
+        self._stopped = False
+        self._greeted: set[tuple[str, str]] = set()  # sessions that others were told of
         self.on_link_changed: Callable[[bool], None] = lambda up: None
         self.take_control: Callable[[bytes], None] = lambda data: None
 
@@ -92,22 +98,35 @@ class Switchboard:
         Raises:
             ConfigurationError: the broker can never be reached as it is configured.
         """
-        if not self._started:
-            self._started = True
-            await self.broker.start(self, self.node)
-            if not self.broker.reliable:
-                self._checker = self._wheel.call_later(POSITION_CHECK, self._check)
+        async with self._starting:
+            self._stopped = False
+            if not self._started:
+                await self.broker.start(self, self.node)
+                self._started = True
+                if not self.broker.reliable:
+                    self._checker = self._wheel.call_later(POSITION_CHECK, self._check)
+
+    async def _start_lately(self) -> None:
+        """Begin for whoever needs the broker before, or without, a start."""
+        if self._stopped:
+            raise BrokerUnavailable("the process ends")
+        await self.start()
 
     async def stop(self) -> None:
         """Finish what is under way, and end the broker. Idempotent."""
         if self._started:
-            self._started = False
+            self._started, self._stopped = False, True
             if self._checker is not None:
                 self._checker.cancel()
-            self._waiting.close("the process ends")
+            self.turn_away()
+            self.attendance.say_farewells()
             await self._errands.finish()
             await self.broker.stop()
             self.attendance.stop()
+
+    def turn_away(self) -> None:
+        """Let no publication wait for the link any longer: the process leaves."""
+        self._waiting.close("the process ends")
 
     # Publishing
 
@@ -124,7 +143,7 @@ class Switchboard:
         While the link is down it fails at once, or waits where there is a buffer.
         """
         if not self._started:
-            await self.start()
+            await self._start_lately()
         if self._waiting.size and not self.broker.health.up:
             await self._waiting.enter(len(publication.data), self.broker.health.reason)
         return await self.broker.publish(
@@ -165,6 +184,7 @@ class Switchboard:
             self.attendance.disappear(channel, info)
             raise
         if options.join_leave:
+            self._greeted.add((channel, info.client))
             self.attendance.tell_join(channel, info)
 
     def leave_live(
@@ -180,7 +200,8 @@ class Switchboard:
         self.leave(channel, member)
         if options.presence:
             self.attendance.disappear(channel, info)
-        if options.join_leave:
+        if (channel, info.client) in self._greeted:
+            self._greeted.discard((channel, info.client))
             self.attendance.tell_leave(channel, info, lost=lost)
 
     def _enter(
@@ -199,7 +220,7 @@ class Switchboard:
             BrokerUnavailable: it could not be arranged.
         """
         if not self._started:
-            await self.start()
+            await self._start_lately()
         entry = self._entries.get(channel)
         if entry is not None and not entry.listened:
             entry.asked = True
@@ -313,9 +334,8 @@ class Switchboard:
         """Once the link is up again, see what was missed, and be present again."""
         if up:
             self._waiting.open()
-            self.attendance.renew()
-            for channel, entry in self._entries.items():
-                self._repair.look(channel, entry)
+            self.attendance.pay()
+            self._look_at(iter(list(self._entries.items())))
         self.on_link_changed(up)
 
     def positioned(self) -> set[Member]:
@@ -332,10 +352,18 @@ class Switchboard:
         self._checker = self._wheel.call_later(POSITION_CHECK, self._check)
         if not self.broker.health.up:
             return
-        for channel, entry in self._entries.items():
-            if entry.quiet and entry.waiting is None:
-                self._repair.look(channel, entry)
+        quiet = [(channel, entry) for channel, entry in self._entries.items() if entry.quiet]
+        for entry in self._entries.values():
             entry.quiet = True
+        self._look_at(iter(quiet))
+
+    def _look_at(self, entries: Iterator[tuple[str, Entry]]) -> None:
+        """Look at the positions of some channels now, and of the rest a little later."""
+        some = list(islice(entries, SWEEP_STEP))
+        for channel, entry in some:
+            self._repair.look(channel, entry)
+        if len(some) == SWEEP_STEP and self._started:
+            self._wheel.call_later(SWEEP_REST, lambda: self._look_at(entries))
 
     def _encode(self, channel: str, message: Any, form: Format) -> str | bytes:
         encode = self._encoders.get(form)

@@ -115,6 +115,17 @@ async def test_connection_that_is_silent_is_not_up() -> None:
         await eventually(lambda: link.health.up, within=10, what="it answers")
 
 
+async def test_what_went_wrong_later_may_be_mended() -> None:
+    """A server that was away and came back with another password: tried again and again."""
+    server = Server()
+    server.refuses = OSError("refused")
+    async with started(server) as link:
+        server.refuses = ConfigurationError("another password")
+        await eventually(lambda: "another password" in link.health.reason, what="it is told")
+        server.refuses = None
+        await eventually(lambda: link.health.up, what="it is mended")
+
+
 async def test_what_can_never_work_is_told_at_the_start() -> None:
     """Nobody tries again."""
     server = Server()

@@ -62,6 +62,19 @@ async def test_room_is_bounded_and_freed() -> None:
             await task
 
 
+async def test_who_gave_up_leaves_nothing_behind() -> None:
+    """However long the link is down."""
+    clock = ManualClock()
+    room = WaitingRoom(100, TimerWheel(clock))
+    for _ in range(50):
+        task = asyncio.create_task(room.enter(10, "away"))
+        await _turns()
+        task.cancel()
+        await _turns()
+    assert not room._waiting
+    assert not room._held
+
+
 async def test_nobody_waits_for_ever() -> None:
     """After half a minute it fails, and says so."""
     clock = ManualClock()

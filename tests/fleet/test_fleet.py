@@ -11,7 +11,7 @@ import pytest
 
 from pongee import BrokerUnavailable, Settings, UsageError
 from pongee.channels.publication import Position
-from pongee.fleet.messages import Bye, Disconnect, Hello, NodeInfo, Target, encode
+from pongee.fleet.messages import Answer, Bye, Disconnect, Hello, NodeInfo, Target, encode
 from pongee.limits import BROKER_PATIENCE, NODE_TTL
 from pongee.testing import ManualClock, connect, eventually, serve
 from tests.brokers.nats_server import NatsServer
@@ -232,6 +232,34 @@ async def test_process_that_does_not_answer_is_left_out(
             assert await one.pongee.disconnect(user="ann") == 1
         assert "ghost" in caplog.text
         await ann.peer.wait_closed()
+
+
+async def test_end_of_a_process_ends_its_questions(settings: Settings) -> None:
+    """Nobody waits for answers that nobody will wait for."""
+    clock = ManualClock()
+    pongee, app, _ = make(settings, clock=clock)
+    async with serve(app):
+        node = pongee._node
+        await node.board.broker.control(encode(Hello(GHOST)))
+        await eventually(lambda: node.fleet.others, what="the ghost is seen")
+        asking = asyncio.create_task(pongee.disconnect(user="ann"))
+        await eventually(lambda: node.fleet._surveys, what="it is asked")
+    assert await asyncio.wait_for(asking, 5) == 0
+
+
+async def test_answers_count_once(settings: Settings) -> None:
+    """However often a process gives them."""
+    async with processes(settings) as (one, two):
+        node = one.pongee._node
+        await node.board.broker.control(encode(Hello(GHOST)))
+        await eventually(lambda: len(node.fleet.others) == 2, what="the ghost is seen")
+        asking = asyncio.create_task(one.pongee.channels())
+        await eventually(lambda: node.fleet._surveys, what="it is asked")
+        (number,) = node.fleet._surveys
+        for _ in range(3):
+            answer = Answer("ghost", number, channels={"x": 5})
+            await two.pongee._node.board.broker.control(encode(answer))
+        assert await asking == {"x": 5}
 
 
 async def test_control_messages_of_strangers_do_no_harm(settings: Settings) -> None:

@@ -10,10 +10,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 
 from pongee import (
     BrokerUnavailable,
     ConfigurationError,
+    Pongee,
     Position,
     Publisher,
     Settings,
@@ -146,6 +148,30 @@ async def test_bad_use(settings: Settings) -> None:
         async with publisher_of(settings) as other:
             with pytest.raises(ConfigurationError, match="cannot be read"):
                 await other.publish(CHAT, {})
+
+
+async def test_one_event_loop_each(settings: Settings) -> None:
+    """Another one is told so; one that has ended is no hindrance."""
+    async with processes(settings, 1), publisher_of(settings) as publisher:
+        await publisher.publish(CHAT, {})
+
+        def elsewhere() -> None:
+            with pytest.raises(UsageError, match="one event loop"):
+                asyncio.run(publisher.publish(CHAT, {}))
+
+        await asyncio.to_thread(elsewhere)
+
+
+async def test_layout_is_of_all_who_share_a_prefix(settings: Settings) -> None:
+    """Another application's channels are not forgotten, nor is what was known lost."""
+    async with processes(settings, 1), publisher_of(settings) as publisher:
+        other = Pongee(settings)
+        other.channel("other:{n}", dict[str, int], history=10)
+        app = FastAPI()
+        other.install(app)
+        async with other.lifespan(app):
+            assert (await publisher.publish("other:1", {"n": 1})).offset == 1
+            assert (await publisher.publish(CHAT, {})).offset == 1
 
 
 async def test_server_hangs(settings: Settings, broker_server: RedisServer | NatsServer) -> None:

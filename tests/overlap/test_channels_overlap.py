@@ -181,6 +181,24 @@ async def test_subscriptions_of_one_frame_wait_for_the_broker_together() -> None
     await world.nothing_is_left()
 
 
+async def test_revoked_while_it_subscribes() -> None:
+    """Whoever was put out before it was in does not get in."""
+    world = World()
+    async with world.open() as server, world.peer(server, token()) as peer:
+        await reply_to(peer, 1)
+        world.broker.paced = True
+        await peer.send_json({"id": 2, "subscribe": CHAT})
+        await eventually(lambda: world.broker.waiting, what="the broker is asked")
+        assert await world.pongee.unsubscribe("chat:1", user="ann") == 1
+        world.broker.paced = False
+        while world.broker.waiting:
+            world.broker.go_on()
+            await asyncio.sleep(0)
+        assert (await reply_to(peer, 2))["error"]["code"] == 103
+        await eventually(lambda: not world.pongee.local_channels(), what="it is out")
+    await world.nothing_is_left()
+
+
 async def _replies(peer: Any, number: int, found: dict[int, dict[str, Any]]) -> None:
     """Take so many replies."""
     while len(found) < number:

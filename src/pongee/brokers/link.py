@@ -15,7 +15,13 @@ from collections.abc import Awaitable, Callable
 
 from pongee.brokers.base import UP, Health
 from pongee.errors import BrokerUnavailable, ConfigurationError
-from pongee.limits import BROKER_FIRST_WAIT, BROKER_LONGEST_WAIT, BROKER_PROBE, BROKER_TIMEOUT
+from pongee.limits import (
+    BROKER_FIRST_WAIT,
+    BROKER_LONGEST_WAIT,
+    BROKER_PROBE,
+    BROKER_TIMEOUT,
+    REDIS_SECOND_LOOK,
+)
 
 __all__ = ["Link", "waits"]
 
@@ -129,8 +135,10 @@ class Link:
                 if not self._broken.done():
                     await self._prove()
             return self._broken.result()
-        except ConfigurationError:
-            raise
+        except ConfigurationError as error:
+            if not self._tried.is_set():
+                raise
+            return str(error)  # it may be mended; whoever looks at the health sees it
         except BrokerUnavailable as error:
             return str(error)  # names the server itself
         except TimeoutError:
@@ -139,8 +147,16 @@ class Link:
             return f"{self.name}: {_told(error)}"
 
     async def _prove(self) -> None:
-        async with asyncio.timeout(BROKER_TIMEOUT):
-            await self._probe()
+        probe = asyncio.ensure_future(self._probe())
+        try:
+            await asyncio.wait([probe], timeout=BROKER_TIMEOUT)
+            if not probe.done():  # it may be us who did not look: then it has come by now
+                await asyncio.wait([probe], timeout=REDIS_SECOND_LOOK)
+            if not probe.done():
+                raise TimeoutError
+            probe.result()
+        finally:
+            probe.cancel()
 
     async def _let_go(self) -> None:
         try:

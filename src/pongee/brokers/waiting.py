@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 
 from pongee.clock import TimerWheel
 from pongee.errors import BrokerUnavailable
@@ -24,7 +23,7 @@ class WaitingRoom:
         self.size = size
         self._wheel = wheel
         self._held = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: dict[asyncio.Future[None], None] = {}  # in the order of their coming
 
     async def enter(self, size: int, reason: str) -> None:
         """Wait until the link is up.
@@ -42,7 +41,7 @@ class WaitingRoom:
                 f"{reason}; the buffer of {self.size} bytes is full (PONGEE_BROKER_BUFFER)"
             )
         up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(up)
+        self._waiting[up] = None
         self._held += size
         try:
             async with self._wheel.timeout(BROKER_BUFFER_WAIT):
@@ -51,17 +50,16 @@ class WaitingRoom:
             raise BrokerUnavailable(f"{reason}; waited {BROKER_BUFFER_WAIT:g} s") from None
         finally:
             self._held -= size
+            self._waiting.pop(up, None)
 
     def open(self) -> None:
         """Let everybody go on, the first first."""
-        while self._waiting:
-            up = self._waiting.popleft()
+        for up in self._waiting:
             if not up.done():
                 up.set_result(None)
 
     def close(self, reason: str) -> None:
         """Turn everybody away."""
-        while self._waiting:
-            up = self._waiting.popleft()
+        for up in self._waiting:
             if not up.done():
                 up.set_exception(BrokerUnavailable(reason))

@@ -346,8 +346,11 @@ def unsubscribe_by_server(client: Client, name: str, code: int, reason: str = ""
     if not is_unsubscribe_code(code):
         raise UsageError(f"unsubscribe code {code}: 2000 to 2999 may be used")
     sub = client.subscriptions.get(name)
-    if sub is None or not sub.live:
+    if sub is None:
         return False
+    if not sub.live:
+        sub.revoked = True  # whoever is entering it learns of it
+        return True
     if sub.server_side and code == UnsubscribeCode.EXPIRED:
         client.end(Disconnect.SUBSCRIPTION_EXPIRED, cause=CauseKind.TOKEN_EXPIRED)
         return True

@@ -101,7 +101,11 @@ class Intake:
         client = self._client
         resume_at = client.service.spec.limits.waiting_commands // 4
         try:
-            while queue:
+            while queue or self._entering:
+                if self._entering and not (queue and queue[0][1] == "subscribe"):
+                    # What follows may be about one of these channels.
+                    await asyncio.wait(self._entering, return_when="FIRST_COMPLETED")
+                    continue
                 number, name, request = queue.popleft()
                 if len(queue) == resume_at:
                     client.link.resume_reading()
@@ -112,8 +116,6 @@ class Intake:
                 elif name == "subscribe" and (self._entering or _is_subscribe(queue)):
                     await self._enter(number, request)
                 else:
-                    if self._entering:  # whatever it is may be about one of these channels
-                        await asyncio.wait(self._entering)
                     await self._run(number, name, request)
         finally:
             self._worker = self._queue = None

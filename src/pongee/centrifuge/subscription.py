@@ -58,11 +58,21 @@ class Subscription:
         info: what others see of the client here.
         server_side: the server subscribed it.
         live: the client has been told; publications reach it.
+        revoked: the application has ended it before it was live.
         told_join: others were told that it came.
         expiry: ends it, unless it is refreshed.
     """
 
-    __slots__ = ("channel", "expiry", "info", "live", "parameters", "server_side", "told_join")
+    __slots__ = (
+        "channel",
+        "expiry",
+        "info",
+        "live",
+        "parameters",
+        "revoked",
+        "server_side",
+        "told_join",
+    )
 
     def __init__(
         self,
@@ -77,6 +87,7 @@ class Subscription:
         self.info = info
         self.server_side = server
         self.live = False
+        self.revoked = False
         self.told_join = False
         self.expiry: Timer | None = None
 
@@ -159,8 +170,8 @@ async def enter(client: Client, name: str, sub: Subscription, wish: Wish) -> Ent
     """Enter the channel; the caller has checked that the client may.
 
     Raises:
-        ClientError: 105, it is in; 106, it is in too many; or 112, it wants no subscription that
-            did not recover.
+        ClientError: 103, the application has ended it meanwhile; 105, it is in; 106, it is in too
+            many; or 112, it wants no subscription that did not recover.
         BrokerUnavailable: nobody knows; it is not in.
         SessionClosed: the client left meanwhile.
 
@@ -184,6 +195,8 @@ async def enter(client: Client, name: str, sub: Subscription, wish: Wish) -> Ent
             await board.attendance.appear(name, sub.info)
         if client.cause is not None:
             raise SessionClosed(client.cause)  # meanwhile
+        if sub.revoked:
+            raise error(ErrorCode.PERMISSION_DENIED)
     except BaseException:
         client.subscriptions.pop(name, None)
         sub.end(client, name)

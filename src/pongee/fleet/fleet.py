@@ -38,18 +38,28 @@ class _Survey:
 
     def __init__(self, expected: set[str]) -> None:
         self.missing = expected
-        self.answers: list[Answer] = []
+        self._answers: dict[str, Answer] = {}
         self.complete: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._look()
 
     def take(self, answer: Answer) -> None:
         """Note an answer; one from a process that nobody knew is welcome too."""
-        self.answers.append(answer)
+        self._answers.setdefault(answer.node, answer)
         self.give_up(answer.node)
 
     def give_up(self, node: str) -> None:
         """Wait for `node` no more."""
         self.missing.discard(node)
+        self._look()
+
+    @property
+    def answers(self) -> list[Answer]:
+        """Those that have come, one of each process."""
+        return list(self._answers.values())
+
+    def end(self) -> None:
+        """Wait for nobody any more."""
+        self.missing.clear()
         self._look()
 
     def _look(self) -> None:
@@ -118,6 +128,8 @@ class Fleet:
         for _, timer in self._others.values():
             timer.cancel()
         self._others.clear()
+        for survey in self._surveys.values():
+            survey.end()
         try:
             await self._board.broker.control(encode(Bye(self._board.node)))
         except BrokerUnavailable as error:
@@ -198,7 +210,11 @@ class Fleet:
             answer.code,
             answer.problem,
         )
-        await self._say(encode(named), ask.node)
+        try:
+            await self._board.broker.control(encode(named), ask.node)
+        except BrokerUnavailable as error:  # too large for the broker, perhaps
+            short = Answer(self._board.node, ask.number, answer.count, code=100, problem=str(error))
+            await self._say(encode(short), ask.node)
 
     def _note(self, info: NodeInfo) -> None:
         known = self._others.get(info.uid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 import msgspec
@@ -22,9 +23,21 @@ class _Family(msgspec.Struct):
     options: ChannelOptions
 
 
-def write_layout(families: Iterable[tuple[ChannelPattern, ChannelOptions]]) -> bytes:
-    """Write it as JSON, which people can read with the broker's own tools."""
-    return msgspec.json.encode([_Family(pattern.text, options) for pattern, options in families])
+def write_layout(
+    families: Iterable[tuple[ChannelPattern, ChannelOptions]], written: bytes | None = None
+) -> bytes:
+    """Write it as JSON, which people can read with the broker's own tools.
+
+    Args:
+        families: of this process.
+        written: what others wrote; families that this process does not have are kept.
+    """
+    own = {pattern.text: _Family(pattern.text, options) for pattern, options in families}
+    others: list[_Family] = []
+    if written is not None:
+        with contextlib.suppress(msgspec.DecodeError):
+            others = msgspec.json.decode(written, type=list[_Family])
+    return msgspec.json.encode([*own.values(), *(one for one in others if one.pattern not in own)])
 
 
 def read_layout(data: bytes) -> Layout:
