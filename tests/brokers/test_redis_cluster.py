@@ -220,6 +220,7 @@ async def test_sentinel_tells_of_the_master(tmp_path: Path) -> None:
         await eventually(lambda: broker.health.up, within=20, what="the first master")
         await broker.subscribe("a")
         first = await broker.publish("a", Publication(b"1"), STREAM)
+        await eventually(lambda: sink.publications("a"), what="the first publication")
         one.kill()
         await asyncio.to_thread(ask, sentinel, "SENTINEL", "REMOVE", "main")
         await asyncio.to_thread(watch, two)
