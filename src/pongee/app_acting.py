@@ -33,7 +33,8 @@ class ActingFace:
     """Presence, history, and what can be done to connections, whichever process they are at.
 
     What is done to connections is done to this process's own first, before anything is waited for.
-    A process that does not answer within a second is left out of the result, and logged.
+    A process that does not answer within a second is left out of the result, and logged; so is one
+    that this process has not heard of yet, in the first moments after a start.
     """
 
     _node: Node
@@ -102,7 +103,9 @@ class ActingFace:
             How many.
 
         Raises:
-            UsageError: neither or both were given, or no such channel is declared.
+            UsageError: neither or both were given, no such channel is declared, or a client is in
+                as many as it may be.
+            BrokerUnavailable: other processes could not be told, or one could not reach the broker.
         """
         if self._node.declared.find(check_channel(channel)) is None:
             raise UsageError(f"{channel!r} is not declared: pongee.channel(…)")
@@ -124,6 +127,7 @@ class ActingFace:
 
         Raises:
             UsageError: neither or both were given, or a code that may not be used.
+            BrokerUnavailable: other processes could not be told.
         """
         if not is_unsubscribe_code(code):
             raise UsageError(f"unsubscribe code {code}: 2000 to 2999 may be used")
@@ -145,6 +149,7 @@ class ActingFace:
 
         Raises:
             UsageError: neither or both were given.
+            BrokerUnavailable: other processes could not be told.
         """
         return await self._command(Refresh(_target(id, user), expires_at))
 
@@ -217,7 +222,7 @@ class ActingFace:
             if answer.code == ErrorCode.LIMIT_EXCEEDED:
                 raise UsageError(answer.problem)
             if answer.code == ErrorCode.INTERNAL:
-                raise BrokerUnavailable(f"node {answer.node}: {answer.problem}")
+                raise BrokerUnavailable(f"{answer.node or 'this process'}: {answer.problem}")
             if answer.code:
                 raise ClientError(answer.code, answer.problem)
         return sum(answer.count for answer in answers)
