@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -54,7 +55,8 @@ class SdkApp:
     """
 
     def __init__(self, **connection: Any) -> None:
-        self.pongee = Pongee(Settings())
+        # Where a test says there is a broker's server, other tests have been there before.
+        self.pongee = Pongee(Settings(broker_prefix=f"sdk{secrets.token_hex(4)}"))
         self.app = FastAPI()
         self.greeting: list[str] = []
         self.letter: Any = None
