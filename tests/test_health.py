@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
 
 from pongee import Caps, Pongee, Session, public
 from pongee.brokers.base import UP, Health
@@ -61,6 +62,7 @@ async def _scene(**options: Any) -> AsyncIterator[Scene]:
             pass
 
     app.include_router(pongee.health)
+    app.include_router(pongee.metrics)
     pongee.install(app)
     assert app.state.pongee is pongee
     async with serve(app) as server:
@@ -102,3 +104,28 @@ async def test_process_that_leaves_tells_every_reason() -> None:
         await scene.pongee.drain(0)
         told = {"status": "draining", "reasons": ["draining", "broker: gone"]}
         assert await scene.get("/readyz") == (503, told)
+
+
+async def test_metrics_tell_what_is_there_now() -> None:
+    """Connections, channels, and whether the broker can be reached, and how often it could not."""
+    async with _scene() as scene, connect(scene.server.ws("/ws")):
+        await eventually(lambda: scene.pongee.connections(), what="it is in")
+        figures = await _figures(scene)
+        assert figures["pongee_connections"] == 1
+        assert figures["pongee_broker_up"] == 1
+        assert figures["pongee_nodes"] == 1
+        assert figures["pongee_broker_link_breaks_total"] == 0
+        scene.broker.said = Health(False, "away")
+        scene.pongee._node.board.on_link(False)
+        figures = await _figures(scene)
+        assert figures["pongee_broker_up"] == 0
+        assert figures["pongee_broker_link_breaks_total"] == 1
+
+
+async def _figures(scene: Scene) -> dict[str, float]:
+    """Read them as Prometheus would."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.get(scene.server.http("/metrics"))
+    assert answer.headers["content-type"].startswith("text/plain")
+    families = text_string_to_metric_families(answer.text)
+    return {one.name: one.value for family in families for one in family.samples}

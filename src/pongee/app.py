@@ -30,6 +30,7 @@ from pongee.health import make_health
 from pongee.limits import Caps, Limits
 from pongee.links.base import Overflow
 from pongee.logs import install_redaction
+from pongee.metrics import make_metrics
 from pongee.node import Node
 from pongee.registry import ConnectionInfo
 from pongee.server_api import make_router
@@ -68,6 +69,7 @@ class Pongee(ChannelFace):
         settings: in force.
         router: where endpoints are added that name no other; `install` includes it.
         health: ``/healthz`` and ``/readyz``, for ``app.include_router(pongee.health)``.
+        metrics: ``/metrics`` for Prometheus, likewise; whoever may ask sees how many are connected.
 
     Raises:
         ConfigurationError: a setting that is not allowed.
@@ -98,6 +100,7 @@ class Pongee(ChannelFace):
             clock=clock,
         )
         self.health = make_health(self._node)
+        self.metrics = make_metrics(self._node)
         self._app: FastAPI | None = None
         self._table: EndpointTable | None = None
         self._running = 0

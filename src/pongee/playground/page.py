@@ -74,6 +74,7 @@ def add_page(app: FastAPI, pongee: Pongee, *, development_secret: str | None) ->
         return await _probe(app, request, wanted)
 
     app.include_router(pongee.health)
+    app.include_router(pongee.metrics)
 
     if development_secret is not None:
         secret = development_secret
