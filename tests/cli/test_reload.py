@@ -63,7 +63,7 @@ async def test_open_sockets_do_not_hold_it_up(tmp_path: Path, name: str) -> None
         ]
         assert {await client.receive() for client in clients} == {"old"}
         closing = [asyncio.create_task(client.wait_closed()) for client in clients]
-        _write(tmp_path, "new")
+        _write(tmp_path, "newer")
         await served.printed("Reloading...")
         begun = time.monotonic()
         await served.printed("Finished server process")
@@ -72,7 +72,7 @@ async def test_open_sockets_do_not_hold_it_up(tmp_path: Path, name: str) -> None
         assert left < 5
         assert {(await one).code for one in closing} == {1012}
         async with connect(served.ws("/ws"), timeout=30) as client:
-            assert await client.receive() == "new"
+            assert await client.receive() == "newer"
         served.signal(signal.SIGTERM)
         assert await served.ended() == 0
     assert "Traceback" not in served.output()
@@ -82,10 +82,10 @@ async def test_client_that_comes_meanwhile_waits(tmp_path: Path) -> None:
     """The port stays open while the process is started again."""
     _write(tmp_path, "old")
     async with Served(command=COMMANDS["pongee"], cwd=tmp_path) as served:
-        _write(tmp_path, "new")
+        _write(tmp_path, "newer")
         await served.printed("Finished server process")
         async with connect(served.ws("/ws"), timeout=60) as client:
-            assert await client.receive() == "new"
+            assert await client.receive() == "newer"
 
 
 async def test_mistake_is_told_and_mended(tmp_path: Path) -> None:
@@ -94,10 +94,10 @@ async def test_mistake_is_told_and_mended(tmp_path: Path) -> None:
     async with Served(command=COMMANDS["pongee"], cwd=tmp_path) as served:
         (tmp_path / "words.py").write_text("app = None\n")
         await served.printed("is no FastAPI application")
-        _write(tmp_path, "new")
+        _write(tmp_path, "newer")
         await served.printed("Application startup complete", times=2)
         async with connect(served.ws("/ws"), timeout=60) as client:
-            assert await client.receive() == "new"
+            assert await client.receive() == "newer"
 
 
 async def test_window_that_was_asked_for_holds(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ async def test_window_that_was_asked_for_holds(tmp_path: Path) -> None:
         connect(served.ws("/ws"), timeout=60) as second,
     ):
         assert {await first.receive(), await second.receive()} == {"old"}
-        _write(tmp_path, "new")
+        _write(tmp_path, "newer")
         assert (await first.wait_closed()).code == 1012
         begun = time.monotonic()
         assert (await second.wait_closed()).code == 1012
