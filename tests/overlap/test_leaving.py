@@ -257,6 +257,22 @@ async def test_second_signal_cuts_it_short(setting: str) -> None:
     assert "Traceback" not in served.output()
 
 
+async def test_second_signal_while_requests_are_awaited_ends_the_application_too() -> None:
+    """The request is cut; what the lifespan holds is let go in order."""
+    async with Served(SHOP) as served:
+        asking = asyncio.create_task(served.get("/slow?seconds=600"))
+        await served.printed("slow begins")
+        served.signal(signal.SIGTERM)
+        await served.printed("Waiting for connections to close")
+        served.signal(signal.SIGTERM)
+        assert await served.ended() == 0
+        with contextlib.suppress(httpx.TransportError):
+            assert (await asking).status_code == 500
+    assert "Application shutdown complete" in served.output()
+    assert "timeout graceful shutdown exceeded" not in served.output()
+    assert "Traceback" not in served.output()
+
+
 # In this process
 
 

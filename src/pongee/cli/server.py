@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any
 
@@ -54,6 +54,8 @@ class PongeeServer(uvicorn.Server):
         self.others_go_on = False
         """Whether others serve the same port, so that leaving it at once turns nobody away."""
         self.at_end: Callable[[], None] = lambda: None
+        self._cuts = 0
+        """Signals after the first that nothing has been cut short for yet."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Leave; at a second signal, at once.
@@ -61,10 +63,10 @@ class PongeeServer(uvicorn.Server):
         A worker may get the same one from its supervisor and from whoever sent it to all of us; a
         second one its supervisor passes on as SIGINT.
         """
-        again = self.should_exit and (sig == signal.SIGINT or not self._worker)
-        super().handle_exit(sig, frame)
-        if again:
-            self.force_exit = True
+        if self.should_exit and (sig == signal.SIGINT or not self._worker):
+            self._cuts += 1  # uvicorn would leave the lifespan out, too
+        else:
+            super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
         """Leave also when the process that started us is gone."""
@@ -76,18 +78,19 @@ class PongeeServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Say so, stop listening, drain, then shut down as uvicorn does.
 
-        A second signal while it drains cuts it short, a further one the rest.
+        A second signal cuts short what we wait for then, sessions or requests, and a further one
+        the rest. The lifespan is ended in any case: it may hold what must not be lost.
         """
         begun = asyncio.get_running_loop().time()
-        if not await self._unless_forced(self._drain()):
+        if not await self._unless_cut(self._drain()):
             self._stop_listening()
             await self._pongee.drain(0, deadline=0.1)
-            self.force_exit = False  # from here on it is quick, and the lifespan is to end too
         taken = asyncio.get_running_loop().time() - begun
         patience = AFTER_DRAIN if self._reload else max(AFTER_DRAIN, REQUEST_GRACE - taken)
         self.config.timeout_graceful_shutdown = patience  # type: ignore[assignment]
         logging.getLogger("uvicorn.error").addFilter(_no_cancellation)
-        await self._unless_forced(super().shutdown(sockets))
+        if not await self._unless_cut(super().shutdown(sockets)):
+            await self._unless_cut(self.lifespan.shutdown())
         self.at_end()
 
     async def _drain(self) -> None:
@@ -109,12 +112,13 @@ class PongeeServer(uvicorn.Server):
         for server in self.servers:
             server.close()
 
-    async def _unless_forced(self, work: Any) -> bool:
-        """Tell whether `work` came to its end before a second signal."""
+    async def _unless_cut(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Tell whether `work` came to its end before a further signal."""
         task = asyncio.ensure_future(work)
-        while not task.done() and not self.force_exit:
+        while not task.done() and not self._cuts:
             await asyncio.wait([task], timeout=0.05)
         if not task.done():
+            self._cuts -= 1
             task.cancel()
             return False
         task.result()
