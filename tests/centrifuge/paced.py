@@ -188,6 +188,9 @@ class Line:
         for message in batch.messages:
             self.push(message)
 
+    async def flushed(self) -> None:
+        """Nothing waits."""
+
     async def close(self, code: int, reason: str) -> None:
         """Note how it ended."""
         self.closed = (code, reason)

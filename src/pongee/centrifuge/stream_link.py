@@ -70,6 +70,7 @@ class StreamLink:
         self._traits = traits
         self._outbox = Outbox("disconnect", limits.outbox_messages, limits.outbox_bytes)
         self._wake = asyncio.Event()
+        self._taken = asyncio.Event()
         self._writing: asyncio.Task[Any] | None = None
         self._ending = False
         self._cutting = False
@@ -100,6 +101,7 @@ class StreamLink:
                     await self._send({"type": "http.response.body", "body": b""})
                     break
                 else:
+                    self._taken.set()
                     self._wake.clear()
                     await self._wake.wait()
         except OSError:
@@ -112,6 +114,7 @@ class StreamLink:
             self._watch.end(self)
             self.lost = True
             self._ended.set()
+            self._taken.set()
             for callback in self._on_gone:
                 callback()
 
@@ -180,6 +183,12 @@ class StreamLink:
         """Send in the order of calls."""
         self.push(message)
 
+    async def flushed(self) -> None:
+        """Wait until the server has taken what was sent, or the client is gone."""
+        while (self._writing or self._outbox) and not (self._ending or self.lost):
+            self._taken.clear()
+            await self._taken.wait()
+
     # The end
 
     async def close(self, code: int, reason: str) -> None:
@@ -192,6 +201,7 @@ class StreamLink:
         self._outbox.append(Outgoing(self._farewell(code, reason)))
         self._ending = True
         self._wake.set()
+        self._taken.set()
         try:
             async with self._watch.wheel.timeout(self._limits.close_timeout):
                 await self._ended.wait()

@@ -288,6 +288,11 @@ class AsgiLink:
                 if self._waiting or self._close_frame is not None:
                     self._start_writer()
 
+    async def flushed(self) -> None:
+        """Wait until the server has taken what was sent, or the peer is gone."""
+        while (self._writing or self._waiting) and not (self._closing or self._lost):
+            await self._wait_for_room()
+
     async def close(self, code: int, reason: str) -> None:
         """Send what waits, then a close frame, within the close timeout; else abort.
 

@@ -140,6 +140,14 @@ class Link(Protocol):
         Cancellation: the message may still be delivered. Concurrency: any number of callers.
         """
 
+    async def flushed(self) -> None:
+        """Wait until the peer has taken what was sent, but for what buffers hold, or is gone.
+
+        When it returns, nothing else is sent before the caller's next `push` in the same turn.
+
+        Concurrency: any number of callers; each finds room again after the ones before.
+        """
+
     def pause_reading(self) -> None:
         """Stop calling `Receiver.on_message` until `resume_reading`."""
 

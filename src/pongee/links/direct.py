@@ -206,6 +206,11 @@ class DirectLink:
         while outbox.waits and not self.lost:
             await self._wait_for_room()
 
+    async def flushed(self) -> None:
+        """Wait until nothing waits and the transport takes more, or the peer is gone."""
+        while not (self._clear or self._closing or self.lost):
+            await self._wait_for_room()
+
     async def close(self, code: int, reason: str) -> None:
         """Send what waits, then a close frame, within the close timeout; else abort.
 
