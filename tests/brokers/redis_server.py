@@ -7,9 +7,11 @@ import random
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -58,6 +60,7 @@ class RedisServer:
         appendonly: keep data over restarts and kills; every write is on disk when it is answered.
         port: `None` chooses a free one at the first start.
         sentinel: watches over others instead of keeping data.
+        certificate: paths of a key and a certificate; then it speaks TLS, and nothing else.
         config: further lines of its configuration.
     """
 
@@ -71,6 +74,7 @@ class RedisServer:
         appendonly: bool = False,
         port: int | None = None,
         sentinel: bool = False,
+        certificate: tuple[Path, Path] | None = None,
         config: Sequence[str] = (),
     ) -> None:
         self.dir = dir
@@ -80,13 +84,16 @@ class RedisServer:
         self.appendonly = appendonly
         self.port = port
         self.sentinel = sentinel
+        self.certificate = certificate
         self.config = config
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        """Its address, with the password."""
+        """Its address, with the password and the certificate to trust."""
         login = f":{self.password}@" if self.password else ""
+        if self.certificate:
+            return f"rediss://{login}127.0.0.1:{self.port}/0?ssl_ca_certs={self.certificate[1]}"
         return f"redis://{login}127.0.0.1:{self.port}/0"
 
     @property
@@ -149,7 +156,13 @@ class RedisServer:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def _lines(self, port: int) -> list[str]:
-        lines = [f"port {port}", "bind 127.0.0.1", f'dir "{self.dir}"', "daemonize no"]
+        lines = [f"port {0 if self.certificate else port}"]
+        lines += ["bind 127.0.0.1", f'dir "{self.dir}"', "daemonize no"]
+        if self.certificate:
+            key, own = self.certificate
+            lines += [f"tls-port {port}", "tls-auth-clients no", "tls-replication yes"]
+            lines += [f'tls-key-file "{key}"', f'tls-cert-file "{own}"']
+            lines += [f'tls-ca-cert-file "{own}"', *(["tls-cluster yes"] if self.cluster else [])]
         if self.password:
             lines.append(f'requirepass "{self.password}"')
         if not self.sentinel:
@@ -173,7 +186,7 @@ class RedisServer:
         deadline = time.monotonic() + WITHIN
         try:
             while self._process.poll() is None and time.monotonic() < deadline:
-                if _answers(port, self.password):
+                if _answers(port, self.password, self.certificate is not None):
                     return True
                 time.sleep(0.01)
         except BaseException:
@@ -213,10 +226,16 @@ def _free_port() -> int:
         return port
 
 
-def _answers(port: int, password: str | None) -> bool:
+def _answers(port: int, password: str | None, tls: bool) -> bool:
     """Whether a server on `port` answers, with its data loaded."""
     try:
-        with socket.create_connection(("127.0.0.1", port), 1) as connection:
+        with ExitStack() as stack:
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), 1))
+            if tls:
+                context = ssl.create_default_context()
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                connection = context.wrap_socket(connection)
+                stack.enter_context(connection)
             connection.settimeout(1)
             login = f"AUTH {password}\r\n" if password else ""
             connection.sendall(f"{login}PING\r\n".encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -9,9 +10,11 @@ from urllib.parse import unquote, urlsplit
 from redis.asyncio.connection import (
     AbstractConnection,
     Connection,
+    SSLConnection,
     UnixDomainSocketConnection,
     parse_url,
 )
+from redis.exceptions import RedisError
 
 from pongee.errors import ConfigurationError
 from pongee.limits import BROKER_TIMEOUT
@@ -43,11 +46,31 @@ class Address:
     _type: type[AbstractConnection]
     _options: dict[str, Any] = field(repr=False)
 
-    def connection(self, host: Host, *, sentinel: bool = False) -> AbstractConnection:
+    def certificates(self) -> ssl.SSLContext | None:
+        """Read what TLS needs, for many connections: it takes long; `None` without TLS.
+
+        Raises:
+            ConfigurationError: a file cannot be read, or an option is wrong.
+        """
+        made = self.connection(self.hosts[0])
+        if not isinstance(made, SSLConnection):
+            return None
+        try:
+            return made.ssl_context.get()
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(
+                f"{self.name}: TLS cannot be used: {error}; look at the files and options that "
+                "begin with ssl_ in the broker's address"
+            ) from None
+
+    def connection(
+        self, host: Host, tls: ssl.SSLContext | None = None, *, sentinel: bool = False
+    ) -> AbstractConnection:
         """Make a connection, not connected yet, that neither decodes, retries nor times out.
 
         Args:
             host: to which.
+            tls: what `certificates` has read; `None` lets the connection read it itself.
             sentinel: it is one: the login and the database are not for it.
         """
         options = dict(self._options)
@@ -60,7 +83,10 @@ class Address:
             options["path"] = host[0]
         else:
             options |= {"host": host[0], "port": host[1]}
-        return self._type(**options)
+        made = self._type(**options)
+        if isinstance(made, SSLConnection):
+            made.ssl_context.context = tls
+        return made
 
 
 def parse_address(address: str) -> Address:
@@ -75,7 +101,7 @@ def parse_address(address: str) -> Address:
         if kind:
             return _parse_several(address, base, kind)
         return _parse_one(address, base)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RedisError):
         raise ConfigurationError(_cure(scheme)) from None
 
 

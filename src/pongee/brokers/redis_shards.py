@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -71,6 +72,7 @@ class Servers:
         self._seeds = list(address.hosts)
         self._slots: list[Shard] = []
         self._open: list[Commands | Ears] = []
+        self._tls: ssl.SSLContext | None = None
 
     async def open(self) -> None:
         """Connect; raises what the network does.
@@ -79,11 +81,12 @@ class Servers:
             ConfigurationError: a server is too old, of another kind, or wants another login.
         """
         address = self._address
+        self._tls = address.certificates()  # anew each time: they may have been renewed
         try:
             if address.kind == "cluster":
                 await self._join_cluster()
             elif address.kind == "sentinel":
-                await self._add(await self._find_master())
+                await self._follow_sentinels()
             else:
                 await self._add(address.hosts[0])
         except RedisError as error:
@@ -125,8 +128,8 @@ class Servers:
 
     async def _add(self, host: Host) -> Shard:
         name, connection = self._address.name, self._address.connection
-        commands = Commands(connection(host), name, self._ended)
-        ears = Ears(connection(host), name, self._ended, self._hear)
+        commands = Commands(connection(host, self._tls), name, self._ended)
+        ears = Ears(connection(host, self._tls), name, self._ended, self._hear)
         self._open += [commands, ears]
         await commands.open()
         await ears.open()
@@ -160,6 +163,15 @@ class Servers:
             raise BrokerUnavailable(f"{name}: is a replica, and takes no writes")
         return version
 
+    async def _follow_sentinels(self) -> None:
+        """Connect to the master, if it is one: a sentinel that was cut off may not know better."""
+        master = await self._find_master()
+        first = self._seeds[0]
+        self._seeds.append(self._seeds.pop(0))  # unless it works, another is asked first next time
+        await self._add(master)
+        self._seeds.remove(first)
+        self._seeds.insert(0, first)
+
     async def _find_master(self) -> Host:
         """Ask the sentinels, one after the other."""
         service = self._address.service
@@ -170,7 +182,7 @@ class Servers:
                     host, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", service, sentinel=True
                 )
             except (RedisError, BrokerUnavailable) as error:
-                reason = reason or told(error)
+                reason = reason or f"no sentinel answers: {told(error)}"
             else:
                 if answer:
                     self._seeds.insert(0, self._seeds.pop())
@@ -221,7 +233,7 @@ class Servers:
         raise BrokerUnavailable(f"{name}: {reason}")
 
     async def _ask_once(self, host: Host, *command: str, sentinel: bool = False) -> Any:
-        connection = self._address.connection(host, sentinel=sentinel)
+        connection = self._address.connection(host, self._tls, sentinel=sentinel)
         wire = Commands(connection, self._address.name, lambda _: None)
         self._open.append(wire)
         try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, cast
@@ -35,7 +36,14 @@ _Waiting = tuple[float, "asyncio.Future[Any]", tuple[bytes, bytes] | None]
 
 
 def told(error: Exception) -> str:
-    """What the server said, with its code, in one line."""
+    """What the server said, with its code, in one line; or what is wrong with its certificate."""
+    for cause in (error, error.__cause__, error.__context__):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            why = cause.verify_message.rstrip(".")
+            return (
+                f"the server's certificate is refused ({why}): it must be in date, be for the "
+                "host in the address, and be signed by one in the file that ?ssl_ca_certs= names"
+            )
     code = getattr(error, "status_code", None)
     text = " ".join(str(error).split())[:200]
     return f"{code} {text}" if code and not text.startswith(code) else text
@@ -61,6 +69,8 @@ class _Wire(asyncio.Protocol):
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
         self._transport: asyncio.Transport | None = None
+        self._dialled: asyncio.WriteTransport | None = None
+        connection.redis_connect_func = self._log_in
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._reader = hiredis.Reader(InvalidResponse, BaseParser.parse_error)
         self._timer: asyncio.TimerHandle | None = None
@@ -77,16 +87,22 @@ class _Wire(asyncio.Protocol):
         self._over = None
         self._heard = self._loop.time()
 
+    async def _log_in(self, connection: AbstractConnection) -> None:
+        # When this fails, redis-py closes the connection in order and forgets it: under TLS, that
+        # waits for a server that hangs. So it is remembered, to be cut.
+        writer = connection._writer
+        self._dialled = None if writer is None else writer.transport
+        await connection.on_connect()
+
     def cut(self) -> None:
         """End it; whoever waits gets `BrokerUnavailable`. Idempotent."""
         self._fail(f"{self.name}: the connection was closed")
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        writer = self._connection._writer
-        if writer is not None:
+        if self._dialled is not None:
             # Not in order: a server that hangs would never take what is still to be sent.
-            writer.transport.abort()
+            self._dialled.abort()
             self._connection._close()  # type: ignore[no-untyped-call]
 
     async def close(self) -> None:
