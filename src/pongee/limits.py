@@ -52,6 +52,7 @@ __all__ = [
     "NATS_LANES",
     "NATS_PAGE",
     "NATS_PAGE_BYTES",
+    "NATS_READS",
     "NATS_UNUSED",
     "NATS_UNWRITTEN",
     "NODE_INTERVAL",
@@ -64,6 +65,7 @@ __all__ = [
     "PRESENCE_REFRESH",
     "PRESENCE_TTL",
     "REDIS_CHUNK",
+    "REDIS_READS",
     "REDIS_SECOND_LOOK",
     "REDIS_UNSENT",
     "REDIS_UNUSED",
@@ -281,8 +283,15 @@ NATS_LANES = 10_000
 """Channels of which a process remembers where their streams at NATS stand. More: the one that was
 used least lately is asked for anew, one round trip, when something is published there."""
 
-NATS_PAGE = 500
-"""Messages asked of NATS at once."""
+NATS_READS = 2
+"""Histories read from NATS at once. More wait: it answers a connection's requests one after the
+other, and publications come by the same connection."""
+
+REDIS_READS = 4
+"""Histories read from Redis at once; for the same reason."""
+
+NATS_PAGE = 64
+"""Messages asked of NATS at once. More are asked for in turn: so many take it 1 to 2 ms."""
 
 NATS_PAGE_BYTES = 1 * MIB
 """Bytes asked of NATS at once, roughly."""

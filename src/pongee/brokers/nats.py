@@ -79,7 +79,7 @@ class NatsBroker:
     def __init__(self, address: str, *, prefix: str = "pongee") -> None:
         self._address = parse_address(address)
         self._names = Names(prefix)
-        self._server = Server(self._address.name, self._names)
+        self._server = Server(self._address.name, self._names, self._address.replicas)
         self._history = History(self._server)
         self._publisher = Publisher(self._server, self._history)
         self._state = State(self._server)
@@ -186,8 +186,7 @@ class NatsBroker:
         reverse: bool = False,
     ) -> Page:
         """Read what is kept."""
-        async with self._server.deadline():
-            return await self._history.read(channel, stream, since, limit, reverse)
+        return await self._history.read(channel, stream, since, limit, reverse)
 
     async def remove_history(self, channel: str) -> None:
         """Forget the publications that are kept."""

@@ -19,6 +19,7 @@ the one before. Reading costs what is returned and, in the midst of a long strea
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ from pongee.brokers.nats_messages import (
 )
 from pongee.channels.publication import Position, Publication
 from pongee.channels.stream import new_epoch
-from pongee.limits import NATS_PAGE, NATS_PAGE_BYTES, NATS_UNUSED
+from pongee.limits import NATS_PAGE, NATS_PAGE_BYTES, NATS_READS, NATS_UNUSED
 
 __all__ = ["NEVER", "History", "Last", "kept_for"]
 
@@ -105,10 +106,11 @@ class History:
     """Reads the log.
 
     Args:
-        server: that has it. Deadlines are set by the caller.
+        server: that has it. Deadlines are set by the caller, but for `read`.
     """
 
     def __init__(self, server: Server) -> None:
+        self._reads = asyncio.Semaphore(NATS_READS)
         self._server = server
         self._log = server.names.log
 
@@ -126,26 +128,31 @@ class History:
     ) -> Page:
         """Read what is kept; one round trip where nothing is returned."""
         subject = self._server.names.publications(channel)
-        while True:
-            stored = await self._server.last(self._log, subject)
-            last = _last(stored)
-            try:
-                last = await self._keep_alive(subject, stream, last)
-                break
-            except ServerError as error:
-                if not error.is_conflict:
-                    raise
+        async with self._server.deadline():
+            stored, last = await self._stand(subject, stream)
         wanted = _wanted(last.offset, stream.size, since, limit, reverse)
         if wanted is None:
             return Page((), last.position)
         if wanted.first == last.offset and stored is not None and _is_publication(stored):
             found = self._those([stored], wanted, last, stream)
         else:
-            found = await self._range(subject, stream, last, wanted)
+            # To wait for a turn is no sign that the server does not answer.
+            async with self._reads, self._server.deadline():
+                found = await self._range(subject, stream, last, wanted)
         if reverse:
             whole = since is None or (found and found[-1].offset == wanted.end)
             return Page(found[::-1] if whole else (), last.position)
         return Page(found[: wanted.most], last.position)
+
+    async def _stand(self, subject: str, stream: Stream) -> tuple[Stored | None, Last]:
+        """Find the last message, and have the position kept."""
+        while True:
+            stored = await self._server.last(self._log, subject)
+            try:
+                return stored, await self._keep_alive(subject, stream, _last(stored))
+            except ServerError as error:
+                if not error.is_conflict:
+                    raise
 
     async def remove(self, channel: str) -> None:
         """Remove all publications, and say so."""

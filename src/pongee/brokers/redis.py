@@ -13,6 +13,7 @@ import logging
 import math
 import secrets
 from collections.abc import Mapping
+from contextlib import nullcontext
 from importlib.resources import files
 from typing import Any, ClassVar
 
@@ -35,7 +36,7 @@ from pongee.brokers.redis_wire import told
 from pongee.channels.publication import NOWHERE, ClientInfo, Position, Presence, Publication
 from pongee.channels.stream import new_epoch
 from pongee.errors import BrokerUnavailable, ConfigurationError
-from pongee.limits import REDIS_UNUSED
+from pongee.limits import REDIS_READS, REDIS_UNUSED
 
 __all__ = ["RedisBroker"]
 
@@ -94,6 +95,7 @@ class RedisBroker:
         self._servers = Servers(self._address, self._hear, self._broke, _SCRIPTS)
         self._subscriptions = Subscriptions(self._servers)
         self._reader = Reader(self._address.name, prefix)
+        self._reads = asyncio.Semaphore(REDIS_READS)
         self._link = self._new_link()
 
     def __repr__(self) -> str:
@@ -179,10 +181,7 @@ class RedisBroker:
     ) -> Page:
         """Read what is kept."""
         unused = min(stream.meta_ttl, max(stream.ttl, REDIS_UNUSED))
-        name, offset, entries = await self._run(
-            self._shard(channel),
-            _HISTORY,
-            [self._key("stream", channel), self._key("meta", channel)],
+        given = (
             stream.size,
             *map(_milliseconds, (stream.ttl, stream.meta_ttl, unused)),
             new_epoch(),
@@ -190,8 +189,11 @@ class RedisBroker:
             "" if limit is None else max(0, limit),
             int(reverse),
         )
-        epoch = name.decode()
-        return Page(self._reader.page(entries, epoch), Position(int(offset), epoch))
+        keys = [self._key("stream", channel), self._key("meta", channel)]
+        async with nullcontext() if limit == 0 else self._reads:
+            name, offset, entries = await self._run(self._shard(channel), _HISTORY, keys, *given)
+            epoch = name.decode()
+            return Page(self._reader.page(entries, epoch), Position(int(offset), epoch))
 
     async def remove_history(self, channel: str) -> None:
         """Forget the publications that are kept."""
