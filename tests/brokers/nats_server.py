@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sysconfig
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +41,8 @@ class NatsServer:
         token: that clients must show.
         jetstream: whether it keeps anything.
         max_store: bytes it keeps at most.
+        routes: ports of the cluster that it belongs to, its own first.
+        certificate: what it shows, and its key; whoever does not speak TLS is not let in.
     """
 
     def __init__(
@@ -50,18 +53,24 @@ class NatsServer:
         token: str | None = None,
         jetstream: bool = True,
         max_store: int | None = None,
+        routes: Sequence[int] = (),
+        certificate: tuple[Path, Path] | None = None,
     ) -> None:
         self.dir = dir
+        self.name = secrets.token_hex(4)
         self.port = port
         self.token = token
         self.jetstream = jetstream
         self.max_store = max_store
+        self.routes = routes
+        self.certificate = certificate
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """Its address, with the token."""
-        return f"nats://{self.token + '@' if self.token else ''}127.0.0.1:{self.port}"
+        scheme = "tls" if self.certificate else "nats"
+        return f"{scheme}://{self.token + '@' if self.token else ''}127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -133,7 +142,7 @@ class NatsServer:
         lines = [
             "host: 127.0.0.1",
             f"port: {self.port or -1}",
-            f'server_name: "{secrets.token_hex(4)}"',
+            f'server_name: "{self.name}"',  # by which a cluster knows it again
             f"ports_file_dir: {json.dumps(str(self.dir))}",
             'lame_duck_grace_period: "10ms"',
         ]
@@ -143,6 +152,13 @@ class NatsServer:
             bound = f"max_file_store: {self.max_store}" if self.max_store else ""
             store = json.dumps(str(self.dir / "store"))
             lines.append(f"jetstream {{\n store_dir: {store}\n {bound}\n}}")
+        if self.routes:
+            routes = ", ".join(f"nats://127.0.0.1:{port}" for port in self.routes)
+            listen = f"listen: 127.0.0.1:{self.routes[0]}"
+            lines.append(f"cluster {{\n name: tests\n {listen}\n routes: [{routes}]\n}}")
+        if self.certificate:
+            shown, key = (json.dumps(str(path)) for path in self.certificate)
+            lines.append(f"tls {{\n cert_file: {shown}\n key_file: {key}\n}}")
         return "\n".join(lines) + "\n"
 
     def _await_welcome(self) -> None:

@@ -12,6 +12,7 @@ go of it at a time of its own (`Nats-TTL`), so that neither has a limit that dep
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -29,6 +30,8 @@ from pongee.limits import BROKER_TIMEOUT, NATS_UNWRITTEN
 
 __all__ = ["OLDEST", "Deadline", "Server", "ServerError", "Stored", "streams"]
 
+logger = logging.getLogger("pongee.brokers")
+
 OLDEST = (2, 11)
 """The oldest server that will do: messages have times to live, and several are read at once."""
 _STORES_SEVERAL = (2, 12)
@@ -36,6 +39,7 @@ _STORES_SEVERAL = (2, 12)
 
 _WRONG_SEQUENCE = (10071, 10164)
 _NO_STREAM = 10059
+_NO_CLUSTER = 10074
 _NO_JETSTREAM = (10076, 10039)
 _BATCH_LOST = (10176, 10210)
 """Codes of JetStream. The last: too many batches are under way."""
@@ -118,6 +122,7 @@ class Server:
     Args:
         name: for people, without secrets.
         names: what everything is called there.
+        replicas: servers of a cluster that keep each stream, where it is made here.
 
     Attributes:
         link: says whether it can be reached; set before anything is asked.
@@ -125,13 +130,15 @@ class Server:
         stores_several: several messages can be stored in one step.
     """
 
-    def __init__(self, name: str, names: Names) -> None:
+    def __init__(self, name: str, names: Names, replicas: int = 1) -> None:
         self.name = name
         self.names = names
+        self.replicas = replicas
         self.link: Link | None = None
         self.wire: Wire | None = None
         self.stores_several = False
         self._created: object = None
+        self._compared: set[str] = set()
         self._ahead = time.time() - time.monotonic()
 
     def now(self) -> float:
@@ -294,34 +301,58 @@ class Server:
         """See that both streams are there.
 
         Raises:
-            ConfigurationError: there are others of that name.
+            ConfigurationError: there are others of that name, or cannot be such.
         """
         version = self.connection().connected_server_version
         atomic = (version.major, version.minor) >= _STORES_SEVERAL
-        for config in streams(self.names, atomic=atomic):
-            name = config["name"]
-            try:
-                info = await self.learn_time(name)
-            except ServerError as error:
-                if error.code in _NO_JETSTREAM:
-                    raise ConfigurationError(
-                        f"broker: the server {self.name} keeps nothing: start it with JetStream "
-                        "(nats-server -js, or jetstream {} in its configuration)"
-                    ) from None
-                if error.code != _NO_STREAM:
-                    raise
-                await self.api(f"STREAM.CREATE.{name}", config)
-                info = await self.learn_time(name)
+        for config in streams(self.names, atomic=atomic, replicas=self.replicas):
+            info = await self._make(config)
             have = info["config"]
             for setting in _NEEDED & config.keys():
                 if have.get(setting) != config[setting]:
                     raise ConfigurationError(
-                        f"broker: the JetStream stream {name} on {self.name} is not Pongee's own "
-                        f"({setting} differs): delete it there, or choose another broker_prefix"
+                        f"broker: the JetStream stream {config['name']} on {self.name} is not "
+                        f"Pongee's own ({setting} differs): delete it there, or choose another "
+                        "broker_prefix"
                     )
-            if name == self.names.log:
+            self._compare_replicas(config["name"], have.get("num_replicas", 1))
+            if config["name"] == self.names.log:
                 self.stores_several = bool(have.get("allow_atomic"))
                 self._created = info.get("created")
+
+    async def _make(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a stream if it is not there; returns what the server tells of it."""
+        name = config["name"]
+        try:
+            return await self.learn_time(name)
+        except ServerError as error:
+            if error.code in _NO_JETSTREAM:
+                raise ConfigurationError(
+                    f"broker: the server {self.name} keeps nothing: start it with JetStream "
+                    "(nats-server -js, or jetstream {} in its configuration)"
+                ) from None
+            if error.code != _NO_STREAM:
+                raise
+        try:
+            await self.api(f"STREAM.CREATE.{name}", config)
+        except ServerError as error:
+            if error.code == _NO_CLUSTER:
+                raise ConfigurationError(
+                    f"broker: {self.name} is no cluster, and keeps no {self.replicas} replicas: "
+                    "leave ?replicas= out of the address, or make it one"
+                ) from None
+            raise
+        return await self.learn_time(name)
+
+    def _compare_replicas(self, name: str, have: int) -> None:
+        """Say so if a stream has fewer than the address asks for; what is there is kept."""
+        if have < self.replicas and name not in self._compared:
+            logger.warning(
+                "the JetStream stream %s on %s has %d replicas and the address asks for %d: change "
+                "it by `nats stream edit %s --replicas %d`",
+                *(name, self.name, have, self.replicas, name, self.replicas),
+            )
+        self._compared.add(name)
 
 
 _NEEDED = {
@@ -333,18 +364,19 @@ _NEEDED = {
 }
 
 
-def streams(names: Names, *, atomic: bool) -> list[dict[str, Any]]:
+def streams(names: Names, *, atomic: bool, replicas: int = 1) -> list[dict[str, Any]]:
     """Describe the two streams as JetStream's API wants it.
 
     Args:
         names: what they are called.
         atomic: the server can store several messages in one step.
+        replicas: servers that keep each.
     """
     common = {
         "retention": "limits",
         "storage": "file",
         "discard": "new",  # a stream that an operator bounds refuses, and forgets nothing
-        "num_replicas": 1,
+        "num_replicas": replicas,
         "max_msgs": -1,
         "max_bytes": -1,
         "allow_direct": True,

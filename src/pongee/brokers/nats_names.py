@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from hashlib import blake2b, sha256
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from pongee.errors import ConfigurationError
 
@@ -31,6 +31,7 @@ TOKEN = 180
 _KEPT = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 _WRITTEN = [chr(byte) if byte in _KEPT else f"={byte:02X}" for byte in range(256)]
 
+_REPLICAS = re.compile("[1-5]")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 
 
@@ -43,6 +44,8 @@ class Address(NamedTuple):
         user: or `None`.
         password: or `None`.
         token: or `None`.
+        replicas: servers of a cluster that keep each stream, where Pongee makes it.
+        ca_certs: file with the certificates that servers' are signed by; `None` for the system's.
     """
 
     name: str
@@ -50,6 +53,13 @@ class Address(NamedTuple):
     user: str | None
     password: str | None
     token: str | None
+    replicas: int
+    ca_certs: str | None
+
+    @property
+    def tls(self) -> bool:
+        """Whether nothing, least of all a password, may be sent in clear."""
+        return self.name.startswith("tls://")
 
     def __repr__(self) -> str:
         """Show no secret."""
@@ -106,13 +116,18 @@ def token(name: str) -> str:
 
 
 def parse_address(address: str) -> Address:
-    """Take ``nats://[user:password@|token@]host[:port][,host[:port]…]`` apart.
+    """Take ``nats://[user:password@|token@]host[:port][,host[:port]…][?option=…]`` apart.
+
+    There are two options: ``replicas``, how many servers of a cluster (1 to 5) keep each stream
+    that Pongee makes; and, with ``tls://``, ``ssl_ca_certs``, a file of the certificates that the
+    servers' are signed by, instead of those that the system trusts (or ``SSL_CERT_FILE`` names).
 
     Raises:
         ConfigurationError: it is none; tells no secret.
     """
     scheme, _, rest = address.partition("://")
-    login, found, hosts = rest.rpartition("@")
+    login, found, rest = rest.rpartition("@")
+    hosts, _, query = rest.partition("?")
     hosts = hosts.removesuffix("/")
     servers = []
     for host in hosts.split(","):
@@ -126,10 +141,30 @@ def parse_address(address: str) -> Address:
                 "password are written as %XX"
             )
         servers.append(f"{scheme}://{match[1]}:{port}")
-    name = f"{scheme}://{hosts}"
     user, colon, password = login.partition(":")
-    if not found:
-        return Address(name, servers, None, None, None)
-    if not colon:
-        return Address(name, servers, None, None, unquote(user))
-    return Address(name, servers, unquote(user), unquote(password), None)
+    return Address(
+        f"{scheme}://{hosts}",
+        servers,
+        unquote(user) if colon else None,
+        unquote(password) if colon else None,
+        unquote(user) if found and not colon else None,
+        *_options(scheme, query),
+    )
+
+
+def _options(scheme: str, query: str) -> tuple[int, str | None]:
+    """Read how many replicas are wanted, and the file of certificates."""
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        pairs = [("", "")]
+    options = dict(pairs)
+    replicas = options.pop("replicas", "1")
+    ca_certs = options.pop("ssl_ca_certs", None)
+    misplaced = ca_certs is not None and scheme != "tls"
+    if options or misplaced or ca_certs == "" or not _REPLICAS.fullmatch(replicas):
+        raise ConfigurationError(
+            "broker: what follows the ? in the NATS address cannot be used; allowed: replicas=3 "
+            "(1 to 5) and, with tls://, ssl_ca_certs=/path/of/ca.pem, joined by &"
+        )
+    return int(replicas), ca_certs
