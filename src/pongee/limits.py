@@ -47,6 +47,7 @@ __all__ = [
     "MESSAGES_PER_TURN",
     "MIN_SECRET_BYTES",
     "NAME_SIZE",
+    "NATS_ASK_AGAIN",
     "NATS_BATCH",
     "NATS_BATCH_BYTES",
     "NATS_LANES",
@@ -272,6 +273,10 @@ EMBEDDED_START = 10.0
 
 EMBEDDED_STOP = 5.0
 """Seconds it may take to end. Then it is killed."""
+
+NATS_ASK_AGAIN = 0.5
+"""Seconds after which NATS is asked once more for a stream, at a start: a cluster that chooses a
+leader answers nothing, and the link would wait for it and come up seconds later."""
 
 NATS_BATCH = 100
 """Publications of one channel that are stored at NATS in one step. More: a later step."""

@@ -7,6 +7,11 @@ go of it at a time of its own (`Nats-TTL`), so that neither has a limit that dep
   repeated by the server itself where subscribers listen: only what was stored is delivered, in the
   order in which it was stored, and a process that dies in between takes nothing with it.
 * the state keeps the last message of each subject: who is there, and notes.
+
+Where several servers of a cluster keep the streams, any of them may answer a quick question, also
+one that has not got the newest messages yet. A key that was used would look unused, a history whole
+that is not. So what is the last is then asked of the leader, and what others tell is completed by
+it. While servers choose a new leader, for four to nine seconds, nothing is stored.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from base64 import b64decode
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -26,7 +32,7 @@ from pongee.brokers.nats_messages import header, seconds
 from pongee.brokers.nats_names import Names
 from pongee.brokers.nats_wire import NO_HEADERS, Reply, Wire
 from pongee.errors import BrokerUnavailable, ConfigurationError
-from pongee.limits import BROKER_TIMEOUT, NATS_UNWRITTEN
+from pongee.limits import BROKER_TIMEOUT, NATS_ASK_AGAIN, NATS_UNWRITTEN
 
 __all__ = ["OLDEST", "Deadline", "Server", "ServerError", "Stored", "streams"]
 
@@ -40,6 +46,7 @@ _STORES_SEVERAL = (2, 12)
 _WRONG_SEQUENCE = (10071, 10164)
 _NO_STREAM = 10059
 _NO_CLUSTER = 10074
+_NO_MESSAGE = 10037
 _NO_JETSTREAM = (10076, 10039)
 _BATCH_LOST = (10176, 10210)
 """Codes of JetStream. The last: too many batches are under way."""
@@ -128,6 +135,7 @@ class Server:
         link: says whether it can be reached; set before anything is asked.
         wire: the connection, while there is one.
         stores_several: several messages can be stored in one step.
+        replicated: several servers keep the log, and may be behind each other.
     """
 
     def __init__(self, name: str, names: Names, replicas: int = 1) -> None:
@@ -137,6 +145,7 @@ class Server:
         self.link: Link | None = None
         self.wire: Wire | None = None
         self.stores_several = False
+        self.replicated = False
         self._created: object = None
         self._compared: set[str] = set()
         self._ahead = time.time() - time.monotonic()
@@ -212,6 +221,8 @@ class Server:
     async def last(self, stream: str, subject: str) -> Stored | None:
         """Get the last message of `subject`, if there is one. ▲"""
         await self.room()
+        if self.replicated:
+            return await self._at_leader(stream, {"last_by_subj": subject})
         reply = await self.connection().ask(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
         if reply.status == b"404":
             return None
@@ -240,12 +251,37 @@ class Server:
             f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(question)
         )
         end = replies.pop()
-        if end.status == b"404":
-            return [], False
-        if end.status != b"204":
+        if end.status not in (b"204", b"404"):
             self._gone(end)
+        stored = [_stored(reply) for reply in replies]
         more = header(end.headers, b"Nats-Num-Pending") not in (None, b"0")
-        return [_stored(reply) for reply in replies], more
+        if self.replicated and not more:
+            more = await self._complete(stored, stream, subject, first, count)
+        return stored, more
+
+    async def _complete(
+        self, stored: list[Stored], stream: str, subject: str, first: int, count: int
+    ) -> bool:
+        """Add what a server did not have yet; returns whether there may be still more."""
+        while len(stored) < count:
+            if stored:
+                first = stored[-1].sequence + 1
+            one = await self._at_leader(stream, {"seq": first, "next_by_subj": subject})
+            if one is None:
+                return False
+            stored.append(one)
+        return True
+
+    async def _at_leader(self, stream: str, which: Mapping[str, Any]) -> Stored | None:
+        """Get one message from the server that is the first to have it."""
+        try:
+            message = (await self.api(f"STREAM.MSG.GET.{stream}", which))["message"]
+        except ServerError as error:
+            if error.code == _NO_MESSAGE:
+                return None
+            raise
+        data, headers = (b64decode(message.get(name, "")) for name in ("data", "hdrs"))
+        return Stored(message["seq"], seconds(message["time"]), data, headers)
 
     async def remove(self, subject: str, first: int) -> None:
         """Remove the messages of `subject` before the sequence `first`."""
@@ -294,6 +330,7 @@ class Server:
             ServerError: it is another: positions that are remembered mean nothing there.
         """
         info = await self.learn_time(self.names.log)
+        self.replicated = _replicas(info) > 1
         if info.get("created") != self._created:
             raise ServerError(0, f"the stream {self.names.log} was deleted and made anew")
 
@@ -315,8 +352,9 @@ class Server:
                         f"Pongee's own ({setting} differs): delete it there, or choose another "
                         "broker_prefix"
                     )
-            self._compare_replicas(config["name"], have.get("num_replicas", 1))
+            self._compare_replicas(config["name"], _replicas(info))
             if config["name"] == self.names.log:
+                self.replicated = _replicas(info) > 1
                 self.stores_several = bool(have.get("allow_atomic"))
                 self._created = info.get("created")
 
@@ -324,7 +362,7 @@ class Server:
         """Make a stream if it is not there; returns what the server tells of it."""
         name = config["name"]
         try:
-            return await self.learn_time(name)
+            return await self._find(name)
         except ServerError as error:
             if error.code in _NO_JETSTREAM:
                 raise ConfigurationError(
@@ -343,6 +381,22 @@ class Server:
                 ) from None
             raise
         return await self.learn_time(name)
+
+    async def _find(self, stream: str) -> dict[str, Any]:
+        """Ask for a stream until somebody answers: questions get lost while there is no leader."""
+        asked: set[asyncio.Task[dict[str, Any]]] = set()
+        try:
+            while True:
+                asked.add(asyncio.ensure_future(self.learn_time(stream)))
+                done, _ = await asyncio.wait(
+                    asked, timeout=NATS_ASK_AGAIN, return_when=asyncio.FIRST_COMPLETED
+                )
+                if done:
+                    return done.pop().result()
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
 
     def _compare_replicas(self, name: str, have: int) -> None:
         """Say so if a stream has fewer than the address asks for; what is there is kept."""
@@ -397,6 +451,10 @@ def streams(names: Names, *, atomic: bool, replicas: int = 1) -> list[dict[str, 
         "max_msgs_per_subject": 1,
     }
     return [log, state]
+
+
+def _replicas(info: Mapping[str, Any]) -> int:
+    return int(info["config"].get("num_replicas", 1))
 
 
 def _stored(reply: Reply) -> Stored:
