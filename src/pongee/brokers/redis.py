@@ -337,6 +337,7 @@ class RedisBroker:
             await came
         finally:
             del self._probes[token]
+        await self._servers.require_master(shard.commands)
 
     def _broke(self, reason: str) -> None:
         self._link.broke(reason)

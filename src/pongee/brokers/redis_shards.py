@@ -144,10 +144,7 @@ class Servers:
     async def _examine(self, commands: Commands) -> tuple[int, ...]:
         """Return the version of a server that is fit for us."""
         name = self._address.name
-        server, replication = [
-            dict(re.findall(rb"(\w+):([^\r\n]*)", await commands.ask("INFO", section)))
-            for section in ("server", "replication")
-        ]
+        server = dict(re.findall(rb"(\w+):([^\r\n]*)", await commands.ask("INFO", "server")))
         text = server.get(b"redis_version", b"").decode()
         version = tuple(int(part) for part in re.findall(r"\d+", text)[:2])
         if version < OLDEST:
@@ -159,9 +156,17 @@ class Servers:
             raise ConfigurationError(f"{name} is part of a cluster; write redis+cluster://…")
         if in_cluster and b"cluster_state:ok" not in await commands.ask("CLUSTER", "INFO"):
             raise BrokerUnavailable(f"{name}: the cluster is down")
-        if replication.get(b"role", b"master") != b"master":
-            raise BrokerUnavailable(f"{name}: is a replica, and takes no writes")
+        await self.require_master(commands)
         return version
+
+    async def require_master(self, commands: Commands) -> None:
+        """See that a server takes writes: it may have become a replica, and keep its connections.
+
+        Raises:
+            BrokerUnavailable: it does not.
+        """
+        if b"role:slave" in await commands.ask("INFO", "replication"):
+            raise BrokerUnavailable(f"{self._address.name}: is a replica, and takes no writes")
 
     async def _follow_sentinels(self) -> None:
         """Connect to the master, if it is one: a sentinel that was cut off may not know better."""
