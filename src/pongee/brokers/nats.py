@@ -14,8 +14,8 @@ returns when the server has it.
 
 What a crash of the server's machine can do is up to the server: NATS writes to files at once but
 lets the system write them to the disk, every two minutes, unless ``sync_interval: always`` is set.
-With several replicas of the streams (set them with the ``nats`` tool; Pongee keeps what it finds),
-a read may come from one that lags behind for an instant.
+In a cluster, ``?replicas=3`` in the address has three servers keep what Pongee makes there; streams
+that are there already stay as they are (``nats stream edit`` changes them).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import ssl
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
@@ -67,7 +68,8 @@ class NatsBroker:
     Cancellation: a step that was cancelled may or may not have happened; nothing is left undone.
 
     Args:
-        address: such as ``nats://user:password@host:4222``.
+        address: such as ``nats://user:password@host:4222`` or
+            ``tls://token@host1,host2?replicas=3&ssl_ca_certs=/path/of/ca.pem``.
         prefix: begins the names of everything that is kept there.
 
     Raises:
@@ -279,6 +281,7 @@ class NatsBroker:
                 reason = wire.last_error or "the connection was closed"
                 self._link.broke(f"{self._address.name}: {reason}")
 
+        context = self._trusted()
         try:
             await wire.connect(
                 self._address.servers,
@@ -288,6 +291,7 @@ class NatsBroker:
                 name=f"pongee {self._node}",
                 error_cb=failed,
                 closed_cb=closed,
+                tls=context,
                 allow_reconnect=False,
                 connect_timeout=BROKER_TIMEOUT,  # type: ignore[arg-type]  # any number will do
                 reconnect_time_wait=0,
@@ -295,6 +299,12 @@ class NatsBroker:
                 pending_size=0,  # `Server.room` waits instead
                 flusher_queue_size=0,
             )
+        except ssl.SSLCertVerificationError as error:
+            raise BrokerUnavailable(
+                f"{self._address.name}: its certificate is refused ({error.verify_message}): trust "
+                "its CA by ?ssl_ca_certs=/path/of/ca.pem in a tls:// address or by the environment "
+                "variable SSL_CERT_FILE, and write the host as the certificate does"
+            ) from None
         except NoServersError:
             raise problem or ConnectionError("no server") from None
         except Error as error:
@@ -310,6 +320,18 @@ class NatsBroker:
                 f"broker: {self._address.name} is NATS {version.major}.{version.minor}; Pongee "
                 f"needs {OLDEST[0]}.{OLDEST[1]} or later: update the server"
             )
+
+    def _trusted(self) -> ssl.SSLContext | None:
+        """Tell whose certificates are accepted, read anew each time; `None` without TLS."""
+        if not self._address.tls:
+            return None
+        try:
+            return ssl.create_default_context(cafile=self._address.ca_certs)
+        except OSError as error:
+            raise self._final(
+                f"broker: the certificates of ssl_ca_certs={self._address.ca_certs} in the NATS "
+                f"address cannot be read ({error}): correct it"
+            ) from None
 
     def _final(self, why: str) -> Exception:
         """Say that trying again cannot help, unless it worked before."""

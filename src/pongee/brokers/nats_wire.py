@@ -6,6 +6,9 @@ headers, and dropping messages unseen when a queue is full. `Wire` takes message
 has read them (`_process_msg`), and puts commands where nats-py takes them from to write (`_pending`
 and its flusher), which also keeps the order in which they were sent. Should another version of
 nats-py do without these, no message of a node to itself would come back, and the link says so.
+
+nats-py speaks TLS where the server asks for it, and sends the password in clear where it does not,
+whatever the address says. `Wire` sends nothing then.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nats.aio.client import Client
 
@@ -159,6 +162,19 @@ class Wire(Client):
             writer.transport.abort()
         with suppress(Exception):
             await self.close()
+
+    async def _process_info(  # called by nats-py before anything is sent
+        self, info: dict[str, Any], initial_connection: bool = False
+    ) -> None:
+        if initial_connection and self.options.get("tls") is not None:
+            if info.get("tls_available"):
+                info["tls_required"] = True
+            if not info.get("tls_required"):
+                raise ConnectionError(
+                    "the server speaks no TLS and would get the password in clear: give it a "
+                    "certificate, or write nats:// instead of tls://"
+                )
+        await super()._process_info(info, initial_connection)
 
     async def _process_msg(  # called by nats-py for each message
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
