@@ -199,15 +199,14 @@ async def test_reads_miss_nothing_whichever_server_is_asked(cluster: Cluster) ->
     prefix = secrets.token_hex(6)
     async with AsyncExitStack() as stack:
         async with running(cluster.address + "?replicas=3", prefix) as (broker, _):
-            await leader(broker)
+            first = cluster.named(await leader(broker))
+        # At the leader answers come soonest, when others have not got what was accepted.
+        servers = sorted(cluster.servers, key=lambda one: one is not first)
         brokers = [
-            (await stack.enter_async_context(running(one.url, prefix)))[0]
-            for one in cluster.servers
+            (await stack.enter_async_context(running(one.url, prefix)))[0] for one in servers
         ]
-        for number in range(150):
-            writing, *others = brokers[number % 3 :] + brokers[: number % 3]
-            key = str(number)
-            position = await writing.publish("a", ONE, STREAM, idempotency_key=key)
+        for number in range(400):
+            position = await brokers[0].publish("a", ONE, STREAM)
             since = Position(max(0, number - 3), position.epoch)
             offsets = [*range(since.offset + 1, number + 2)]
             for page in await asyncio.gather(
@@ -215,11 +214,33 @@ async def test_reads_miss_nothing_whichever_server_is_asked(cluster: Cluster) ->
             ):
                 assert page.top == position
                 assert [one.offset for one in page.publications] == offsets
-            again = [one.publish("a", ONE, STREAM, idempotency_key=key) for one in others]
+        for key in map(str, range(60)):
+            position = await brokers[0].publish("b", ONE, STREAM, idempotency_key=key)
+            again = [one.publish("b", ONE, STREAM, idempotency_key=key) for one in brokers[1:]]
             assert await asyncio.gather(*again) == [position] * 2
-            await writing.put("note", key.encode())
-            notes = await asyncio.gather(*(one.get("note") for one in brokers))
-            assert notes == [key.encode()] * 3
+            await brokers[0].put("note", key.encode())
+            assert await brokers[1].get("note") == key.encode()
+
+
+async def test_leader_tells_what_another_server_has_not_got(cluster: Cluster) -> None:
+    """One message after the other, and the same as what is told at once."""
+    async with running(cluster.address + "?replicas=3", secrets.token_hex(6)) as (broker, _):
+        server = broker._server
+        subject = server.names.publications("a")
+        for number in range(10):
+            await broker.publish("a", Publication(b"%d" % number), STREAM)
+        whole, more = await server.some(server.names.log, subject, 1, 100, 1 << 20)
+        assert (len(whole), more) == (10, False)
+        for known, count, expected in (
+            *((0, 100, False), (7, 100, False), (10, 100, False)),
+            *((4, 8, True), (0, 10, True)),
+        ):
+            stored = whole[:known]
+            more = await server._complete(stored, server.names.log, subject, 1, count)
+            assert more == expected
+            pairs = [(one.sequence, one.at, one.data) for one in whole[:count]]
+            assert [(one.sequence, one.at, one.data) for one in stored] == pairs
+        assert await server.last(server.names.log, "nothing.there") is None
 
 
 async def test_streams_have_the_replicas_of_the_address(
