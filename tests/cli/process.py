@@ -149,12 +149,11 @@ class Served:
         return status
 
     def _kill(self) -> None:
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(5)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
+        for patience in (1, 5):
+            if self._process.poll() is None:
+                self._process.terminate()  # the second time it does not wait for a long drain
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(patience)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(10)
