@@ -113,6 +113,11 @@ class Intake:
                     while not self._may_call():
                         await asyncio.wait(self._calls or (), return_when="FIRST_COMPLETED")
                     self._call(number, request)
+                elif name == "subscribe" and request.recover:
+                    # All at once, what a slow client missed would be more than its outbox holds,
+                    # each time it came back; and nothing is read that it cannot be given yet.
+                    await client.link.flushed()
+                    await self._run(number, name, request)
                 elif name == "subscribe" and (self._entering or _is_subscribe(queue)):
                     await self._enter(number, request)
                 else:

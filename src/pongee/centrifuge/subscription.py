@@ -193,9 +193,6 @@ async def enter(client: Client, name: str, sub: Subscription, wish: Wish) -> Ent
             await board.listen(name)
         if options.presence:
             await board.attendance.appear(name, sub.info)
-        if recovery is not None and recovery.publications:
-            # A client that was slow before it left would be cut again by all it missed at once.
-            await client.link.flushed()
         if client.cause is not None:
             raise SessionClosed(client.cause)  # meanwhile
         if sub.revoked:

@@ -141,11 +141,9 @@ class Link(Protocol):
         """
 
     async def flushed(self) -> None:
-        """Wait until the peer has taken what was sent, but for what buffers hold, or is gone.
+        """Wait until nothing waits to be sent, but for what buffers hold, or the peer is gone.
 
-        When it returns, nothing else is sent before the caller's next `push` in the same turn.
-
-        Concurrency: any number of callers; each finds room again after the ones before.
+        Concurrency: any number of callers.
         """
 
     def pause_reading(self) -> None:
