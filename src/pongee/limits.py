@@ -58,6 +58,7 @@ __all__ = [
     "NATS_UNWRITTEN",
     "NODE_INTERVAL",
     "NODE_TTL",
+    "ONE_PRESS",
     "ORIGIN_SIZE",
     "OWED_STEPS",
     "PENDING_BYTES",
@@ -132,6 +133,9 @@ DRAIN_HOOKS_TIMEOUT = 5.0
 REQUEST_GRACE = 5.0
 """Seconds from the signal on that HTTP requests under way may take. More, once the sessions have
 ended: they are cancelled."""
+
+ONE_PRESS = 0.5
+"""Seconds within which further signals count as one: a terminal's Ctrl-C reaches a worker twice."""
 
 LEFT_BEHIND = 1.0
 """Seconds a process may last when all is over; then it ends without threads and tasks that do not
@@ -288,12 +292,12 @@ NATS_LANES = 10_000
 """Channels of which a process remembers where their streams at NATS stand. More: the one that was
 used least lately is asked for anew, one round trip, when something is published there."""
 
-NATS_READS = 2
-"""Histories read from NATS at once. More wait: it answers a connection's requests one after the
-other, and publications come by the same connection."""
+NATS_READS = 128
+"""Publications that a process reads from NATS at once, counting those of one page. Who wants more
+waits: a connection's requests are answered one after the other, and publications are among them."""
 
-REDIS_READS = 4
-"""Histories read from Redis at once; for the same reason."""
+REDIS_READS = 8
+"""Histories that a process reads from Redis at once. More wait, for the same reason."""
 
 NATS_PAGE = 64
 """Messages asked of NATS at once. More are asked for in turn: so many take it 1 to 2 ms."""

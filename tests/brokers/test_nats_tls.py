@@ -204,6 +204,9 @@ def test_options_of_addresses() -> None:
     assert both.name == "tls://a,b"
     assert both.servers == ["tls://a:4222", "tls://b:4222"]
     assert parse_address("nats://u:a?b@host").password == "a?b"
+    odd = parse_address("tls://u:a?b@host?ssl_ca_certs=/etc/c++/a@b.pem&replicas=1")
+    assert (odd.servers, odd.password) == (["tls://host:4222"], "a?b")
+    assert odd.ca_certs == "/etc/c++/a@b.pem"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -70,6 +71,22 @@ async def test_second_signal_is_passed_on() -> None:
         served.signal(signal.SIGTERM)
         assert {(await client.wait_closed()).code for client in opened} == {1012}
         assert await served.ended() == 0
+    assert "Traceback" not in served.output()
+
+
+async def test_second_press_reaches_a_worker_twice_and_counts_once() -> None:
+    """From the terminal and its supervisor: requests are cut, not the application's end."""
+    async with _workers(2) as served:
+        await served.pids(2)
+        asking = asyncio.create_task(served.get("/slow?seconds=600"))
+        await served.printed("slow begins")
+        os.killpg(served.pid, signal.SIGINT)
+        await served.printed("Waiting for connections to close")
+        os.killpg(served.pid, signal.SIGINT)
+        assert await served.ended() == 0
+        with contextlib.suppress(httpx.TransportError):
+            assert (await asking).status_code == 500
+    assert served.output().count("Application shutdown complete") == 2
     assert "Traceback" not in served.output()
 
 

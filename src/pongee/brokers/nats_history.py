@@ -19,11 +19,11 @@ the one before. Reading costs what is returned and, in the midst of a long strea
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from typing import NamedTuple
 
 from pongee.brokers.base import Page, Stream
+from pongee.brokers.budget import Budget
 from pongee.brokers.nats_jetstream import Server, ServerError, Stored
 from pongee.brokers.nats_messages import (
     CLEARED,
@@ -110,7 +110,7 @@ class History:
     """
 
     def __init__(self, server: Server) -> None:
-        self._reads = asyncio.Semaphore(NATS_READS)
+        self._reads = Budget(NATS_READS)
         self._server = server
         self._log = server.names.log
 
@@ -137,7 +137,8 @@ class History:
             found = self._those([stored], wanted, last, stream)
         else:
             # To wait for a turn is no sign that the server does not answer.
-            async with self._reads, self._server.deadline():
+            many = min(wanted.end - wanted.first + 1, NATS_PAGE)
+            async with self._reads.share(many), self._server.deadline():
                 found = await self._range(subject, stream, last, wanted)
         if reverse:
             whole = since is None or (found and found[-1].offset == wanted.end)

@@ -32,6 +32,7 @@ _KEPT = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 _WRITTEN = [chr(byte) if byte in _KEPT else f"={byte:02X}" for byte in range(256)]
 
 _REPLICAS = re.compile("[1-5]")
+_QUERY = re.compile(r"\?(?=(?:replicas|ssl_ca_certs)=)")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 
 
@@ -126,8 +127,11 @@ def parse_address(address: str) -> Address:
         ConfigurationError: it is none; tells no secret.
     """
     scheme, _, rest = address.partition("://")
+    # A password may hold a ? that is not written as %3F, and the name of a file an @.
+    rest, *queries = _QUERY.split(rest, maxsplit=1)
     login, found, rest = rest.rpartition("@")
     hosts, _, query = rest.partition("?")
+    query = queries[0] if queries else query
     hosts = hosts.removesuffix("/")
     servers = []
     for host in hosts.split(","):
@@ -155,7 +159,8 @@ def parse_address(address: str) -> Address:
 def _options(scheme: str, query: str) -> tuple[int, str | None]:
     """Read how many replicas are wanted, and the file of certificates."""
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+        plus = query.replace("+", "%2B")  # it is no space in the name of a file
+        pairs = parse_qsl(plus, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:
         pairs = [("", "")]
     options = dict(pairs)

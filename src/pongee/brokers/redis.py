@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from redis.exceptions import MovedError, NoScriptError, RedisError
 
 from pongee.brokers.base import Counts, Health, Page, Sink, Stream
+from pongee.brokers.budget import Budget
 from pongee.brokers.link import Link
 from pongee.brokers.redis_address import parse_address
 from pongee.brokers.redis_messages import (
@@ -95,7 +96,7 @@ class RedisBroker:
         self._servers = Servers(self._address, self._hear, self._broke, _SCRIPTS)
         self._subscriptions = Subscriptions(self._servers)
         self._reader = Reader(self._address.name, prefix)
-        self._reads = asyncio.Semaphore(REDIS_READS)
+        self._reads = Budget(REDIS_READS)
         self._link = self._new_link()
 
     def __repr__(self) -> str:
@@ -190,7 +191,7 @@ class RedisBroker:
             int(reverse),
         )
         keys = [self._key("stream", channel), self._key("meta", channel)]
-        async with nullcontext() if limit == 0 else self._reads:
+        async with nullcontext() if limit == 0 else self._reads.share():
             name, offset, entries = await self._run(self._shard(channel), _HISTORY, keys, *given)
             epoch = name.decode()
             return Page(self._reader.page(entries, epoch), Position(int(offset), epoch))

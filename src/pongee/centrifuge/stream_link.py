@@ -153,6 +153,7 @@ class StreamLink:
             self.lost = True
             self.drop_waiting()
             self._wake.set()
+            self._taken.set()
             if not self._ending:
                 # A client that says goodbye aborts its request, which looks like a line that broke.
                 self._receiver.on_lost(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import math
 import multiprocessing
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any
@@ -22,7 +24,7 @@ from uvicorn.config import LOGGING_CONFIG
 from pongee import Pongee, Settings
 from pongee.cli.job import Job, load
 from pongee.cli.listener import BACKLOG
-from pongee.limits import AFTER_DRAIN, LEFT_BEHIND, REQUEST_GRACE
+from pongee.limits import AFTER_DRAIN, LEFT_BEHIND, ONE_PRESS, REQUEST_GRACE
 
 __all__ = ["PongeeServer", "log_config", "make_server", "run_to_the_end"]
 
@@ -54,17 +56,20 @@ class PongeeServer(uvicorn.Server):
         self.others_go_on = False
         """Whether others serve the same port, so that leaving it at once turns nobody away."""
         self.at_end: Callable[[], None] = lambda: None
-        self._cuts = 0
-        """Signals after the first that nothing has been cut short for yet."""
+        self._cut = False
+        """Whether there was a further signal that nothing has been cut short for yet."""
+        self._last_cut = -math.inf
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Leave; at a second signal, at once.
+        """Leave; at a further signal, sooner.
 
         A worker may get the same one from its supervisor and from whoever sent it to all of us; a
         second one its supervisor passes on as SIGINT.
         """
         if self.should_exit and (sig == signal.SIGINT or not self._worker):
-            self._cuts += 1  # uvicorn would leave the lifespan out, too
+            now = time.monotonic()
+            self._cut |= now - self._last_cut > ONE_PRESS
+            self._last_cut = now
         else:
             super().handle_exit(sig, frame)
 
@@ -79,19 +84,30 @@ class PongeeServer(uvicorn.Server):
         """Say so, stop listening, drain, then shut down as uvicorn does.
 
         A second signal cuts short what we wait for then, sessions or requests, and a further one
-        the rest. The lifespan is ended in any case: it may hold what must not be lost.
+        the next. The lifespan is told to end in any case: it may hold what must not be lost.
         """
-        begun = asyncio.get_running_loop().time()
-        if not await self._unless_cut(self._drain()):
-            self._stop_listening()
-            await self._pongee.drain(0, deadline=0.1)
-        taken = asyncio.get_running_loop().time() - begun
-        patience = AFTER_DRAIN if self._reload else max(AFTER_DRAIN, REQUEST_GRACE - taken)
-        self.config.timeout_graceful_shutdown = patience  # type: ignore[assignment]
-        logging.getLogger("uvicorn.error").addFilter(_no_cancellation)
-        if not await self._unless_cut(super().shutdown(sockets)):
+        try:
+            begun = asyncio.get_running_loop().time()
+            if not await self._unless_cut(self._drain()):
+                self._stop_listening()
+                await self._pongee.drain(0, deadline=0.1)
+            taken = asyncio.get_running_loop().time() - begun
+            patience = AFTER_DRAIN if self._reload else max(AFTER_DRAIN, REQUEST_GRACE - taken)
+            self.config.timeout_graceful_shutdown = patience  # type: ignore[assignment]
+            logging.getLogger("uvicorn.error").addFilter(_no_cancellation)
+            await super().shutdown(sockets)
+        finally:
+            self._cut = False
             await self._unless_cut(self.lifespan.shutdown())
-        self.at_end()
+            self.at_end()
+
+    async def _wait_tasks_to_complete(self) -> None:  # called by uvicorn's `shutdown`
+        """Wait for requests, unless cut short: then uvicorn cancels them, as when time is up."""
+        try:
+            if not await self._unless_cut(super()._wait_tasks_to_complete()):
+                raise TimeoutError
+        finally:
+            self.force_exit = True  # it is to leave the lifespan to us
 
     async def _drain(self) -> None:
         settings = self._pongee.settings
@@ -113,16 +129,19 @@ class PongeeServer(uvicorn.Server):
             server.close()
 
     async def _unless_cut(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Tell whether `work` came to its end before a further signal."""
+        """Tell whether `work` came to its end before a further signal. It begins in any case."""
         task = asyncio.ensure_future(work)
-        while not task.done() and not self._cuts:
+        try:
             await asyncio.wait([task], timeout=0.05)
-        if not task.done():
-            self._cuts -= 1
-            task.cancel()
+            while not task.done() and not self._cut:
+                await asyncio.wait([task], timeout=0.05)
+            if task.done():
+                task.result()
+                return True
+            self._cut = False
             return False
-        task.result()
-        return True
+        finally:
+            task.cancel()
 
 
 def _no_cancellation(record: logging.LogRecord) -> bool:
