@@ -68,8 +68,8 @@ class PongeeServer(uvicorn.Server):
         """
         if self.should_exit and (sig == signal.SIGINT or not self._worker):
             now = time.monotonic()
-            self._cut |= now - self._last_cut > ONE_PRESS
-            self._last_cut = now
+            if now - self._last_cut > ONE_PRESS:
+                self._cut, self._last_cut = True, now
         else:
             super().handle_exit(sig, frame)
 
