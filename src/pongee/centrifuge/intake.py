@@ -1,7 +1,8 @@
 """The commands of one client: in the order of arrival, and a few calls at once. ▲
 
 A worker task carries commands out one after the other and ends when none is left; RPC calls run
-beside it. So an unsubscribe finds its subscribe done, and a client's publications keep their order.
+beside it, and subscriptions of one frame beside each other, unless they recover what was missed.
+So an unsubscribe finds its subscribe done, and a client's publications keep their order.
 """
 
 from __future__ import annotations
